@@ -1,0 +1,448 @@
+"""The TimescaleDB side of a pipeline: schema, tables, hypertable, index, ownership.
+
+`observe` reads the catalogs, `plan` compares (pure), `apply` executes each action in one transaction of its own.
+Ownership is the schema's COMMENT, so that two pipelines never write into one schema.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+
+import psycopg
+from psycopg import sql as pgsql
+from psycopg.rows import dict_row
+
+from sensorlog_operator import sql
+from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
+from sensorlog_operator.plans import Action, Refusal
+
+Edition = Literal["timescale", "apache"]
+
+CONNECT_TIMEOUT_SECONDS = 5
+STATEMENT_TIMEOUT_MS = 30_000
+LOCK_TIMEOUT_MS = 5_000
+"""A DDL statement that waits for a lock makes every later reader of the table wait behind it: give up early."""
+
+READINGS = "sensor_data"
+READINGS_INDEX = ("sensor_id", "time DESC")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column as the catalogs spell it."""
+
+    name: str
+    type: str
+    constraint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table the pipeline needs; `primary_key` may be empty."""
+
+    name: str
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...] = ()
+
+
+FIXED_TABLES = (
+    Table(
+        "sensors",
+        (
+            Column("id", "bigint", "NOT NULL"),
+            Column("type", "text"),
+            Column("location", "text"),
+            Column("updated_at", "timestamp with time zone", "NOT NULL DEFAULT now()"),
+        ),
+        ("id",),
+    ),
+    Table(
+        "ingest_offsets",
+        (
+            Column("topic", "text", "NOT NULL"),
+            Column("partition", "integer", "NOT NULL"),
+            Column("next_offset", "bigint", "NOT NULL"),
+        ),
+        ("topic", "partition"),
+    ),
+    Table(
+        "dead_letters",
+        (
+            Column("topic", "text", "NOT NULL"),
+            Column("partition", "integer", "NOT NULL"),
+            Column("message_offset", "bigint", "NOT NULL"),
+            Column("received_at", "timestamp with time zone", "NOT NULL DEFAULT now()"),
+            Column("key", "bytea"),
+            Column("value", "bytea"),
+            Column("headers", "jsonb"),
+            Column("reason", "text", "NOT NULL"),
+            Column("detail", "text", "NOT NULL"),
+        ),
+        ("topic", "partition", "message_offset"),
+    ),
+)
+
+
+def readings_table(measurements: Sequence[str]) -> Table:
+    """Return the table of readings: time, sensor, and a column per measurement."""
+    return Table(
+        READINGS,
+        (
+            Column("time", "timestamp with time zone", "NOT NULL"),
+            Column("sensor_id", "bigint", "NOT NULL"),
+            *(Column(name, "double precision") for name in measurements),
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who a schema belongs to, as its COMMENT says. `cluster` is the uid of the kube-system namespace."""
+
+    uid: str
+    pipeline: str
+    cluster: str
+
+    def to_comment(self) -> str:
+        """Return the COMMENT text."""
+        return json.dumps({"sensorlog.dev/owner": asdict(self)}, sort_keys=True)
+
+    @staticmethod
+    def from_comment(comment: str | None) -> "Owner | None":
+        """Return the owner a COMMENT names, None where it names none."""
+        try:
+            return Owner(**json.loads(comment or "")["sensorlog.dev/owner"])
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredSchema:
+    """What the resource asks for. `live_uids` are the uids of all pipelines that exist now."""
+
+    name: str
+    owner: Owner
+    measurements: tuple[str, ...]
+    chunk_interval: timedelta
+    live_uids: frozenset[str] = frozenset()
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The tables to have."""
+        return (*FIXED_TABLES, readings_table(self.measurements))
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedSchema:
+    """What the database has. `tables` maps table to column to type, `indexes` table to column lists."""
+
+    timescaledb_version: str | None
+    timescaledb_available: bool
+    edition: Edition | None
+    exists: bool = False
+    comment: str | None = None
+    tables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    indexes: Mapping[str, frozenset[tuple[str, ...]]] = field(default_factory=dict)
+    primary_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    chunk_interval: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Execute(Action):
+    """Run one statement."""
+
+    statement: pgsql.SQL | pgsql.Composed
+
+
+@contextmanager
+def connect(uri: str) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+    """Yield an autocommit connection with bounded waits; failures are PipelineErrors."""
+    with mapped_errors():
+        connection = psycopg.connect(
+            uri,
+            autocommit=True,
+            row_factory=dict_row,
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            application_name="sensorlog-operator",
+            options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}",
+        )
+        with connection:
+            yield connection
+
+
+@contextmanager
+def mapped_errors() -> Iterator[None]:
+    """Turn psycopg's errors into PipelineErrors: this is the one place that knows both."""
+    try:
+        yield
+    except psycopg.Error as e:
+        raise _mapped(e) from e
+
+
+_PROBLEMS: tuple[tuple[Callable[[psycopg.Error, str], bool], type[PipelineError], Reason, str], ...] = (
+    # libpq reports failures before the session starts without a SQLSTATE: then only the text tells.
+    (
+        lambda e, text: (
+            isinstance(e, psycopg.errors.InvalidAuthorizationSpecification)
+            or "password authentication failed" in text
+            or "no pg_hba.conf entry" in text
+        ),
+        NeedsChangeError,
+        Reason.DATABASE_AUTHENTICATION_FAILED,
+        "The database refused the user or password of the connection Secret ({detail}). Correct the Secret's uri.",
+    ),
+    (
+        lambda e, text: (
+            isinstance(e, psycopg.errors.InvalidCatalogName) or ('database "' in text and "does not exist" in text)
+        ),
+        NeedsChangeError,
+        Reason.DATABASE_REJECTED,
+        "The database of the connection Secret's uri does not exist ({detail}). Create it or correct the uri.",
+    ),
+    (
+        lambda e, _: isinstance(e, psycopg.errors.InsufficientPrivilege),
+        NeedsChangeError,
+        Reason.DATABASE_PERMISSION_DENIED,
+        "The database user may not do this ({detail}). Grant CREATE on the database, or make the user its owner.",
+    ),
+    (
+        lambda e, _: isinstance(e, psycopg.ProgrammingError) and e.sqlstate is None,
+        NeedsChangeError,
+        Reason.CONNECTION_URI_INVALID,
+        # Without the detail: psycopg quotes the uri, password included.
+        "The connection Secret's uri cannot be parsed; write it like postgresql://user:password@host:5432/database.",
+    ),
+    (
+        lambda e, _: isinstance(e, psycopg.OperationalError | psycopg.InterfaceError),
+        UnavailableError,
+        Reason.DATABASE_UNAVAILABLE,
+        "The database does not answer ({detail}). Check that it runs and that the Secret's uri names it;"
+        " the operator keeps trying.",
+    ),
+    (
+        lambda _e, _text: True,
+        UnavailableError,
+        Reason.DATABASE_REJECTED,
+        "The database rejected a statement ({detail}). The operator keeps trying.",
+    ),
+)
+"""Which error means what to a person; the first that fits counts."""
+
+
+def _mapped(e: psycopg.Error) -> PipelineError:
+    text = str(e).strip()
+    detail = text.splitlines()[0] if text else type(e).__name__
+    kind, reason, message = next((k, r, m) for fits, k, r, m in _PROBLEMS if fits(e, text))
+    return kind(reason, message.format(detail=detail))
+
+
+def observe(connection: psycopg.Connection[dict[str, Any]], schema: str) -> ObservedSchema:
+    """Return what the database has of `schema`."""
+    with mapped_errors():
+        database = connection.execute(sql.DATABASE).fetchone() or {}
+        base = {
+            "timescaledb_version": database["timescaledb_version"],
+            "timescaledb_available": database["timescaledb_available"],
+            "edition": database["license"] or None,
+        }
+        found = connection.execute(sql.SCHEMA, {"schema": schema}).fetchone()
+        if found is None:
+            return ObservedSchema(**base)
+        primary_keys, indexes = _indexes(connection, schema)
+        return ObservedSchema(
+            **base,
+            exists=True,
+            comment=found["comment"],
+            tables=_tables(connection, schema),
+            indexes=indexes,
+            primary_keys=primary_keys,
+            chunk_interval=_chunk_interval(connection, schema) if database["timescaledb_version"] else None,
+        )
+
+
+def _tables(connection: psycopg.Connection[dict[str, Any]], schema: str) -> dict[str, dict[str, str]]:
+    tables: dict[str, dict[str, str]] = {}
+    for row in connection.execute(sql.COLUMNS, {"schema": schema}):
+        tables.setdefault(row["table_name"], {})[row["column_name"]] = row["type"]
+    return tables
+
+
+def _indexes(
+    connection: psycopg.Connection[dict[str, Any]], schema: str
+) -> tuple[dict[str, tuple[str, ...]], dict[str, frozenset[tuple[str, ...]]]]:
+    primary_keys: dict[str, tuple[str, ...]] = {}
+    indexes: dict[str, frozenset[tuple[str, ...]]] = {}
+    for row in connection.execute(sql.INDEXES, {"schema": schema}):
+        columns = tuple(row["columns"])
+        indexes[row["table_name"]] = indexes.get(row["table_name"], frozenset()) | {columns}
+        if row["is_primary"]:
+            primary_keys[row["table_name"]] = columns
+    return primary_keys, indexes
+
+
+def _chunk_interval(connection: psycopg.Connection[dict[str, Any]], schema: str) -> timedelta | None:
+    row = connection.execute(sql.HYPERTABLE, {"schema": schema, "table": READINGS}).fetchone()
+    return row["time_interval"] if row else None
+
+
+def plan(desired: DesiredSchema, observed: ObservedSchema) -> list[Action]:
+    """Return the steps from `observed` to `desired`, refusals among them."""
+    if observed.timescaledb_version is None and not observed.timescaledb_available:
+        return [
+            Refusal(
+                "The database has no TimescaleDB: install the timescaledb extension on the server and add it to"
+                " shared_preload_libraries.",
+                Reason.TIMESCALEDB_MISSING,
+                blocking=True,
+            )
+        ]
+    if refusals := [*_ownership_refusals(desired, observed), *_type_refusals(desired, observed)]:
+        return list(refusals)
+    return [
+        *_extension(observed),
+        *_schema(desired, observed),
+        *_tables_and_columns(desired, observed),
+        *_hypertable(desired, observed),
+        *_index(desired, observed),
+    ]
+
+
+def _ownership_refusals(desired: DesiredSchema, observed: ObservedSchema) -> Iterator[Refusal]:
+    owner = Owner.from_comment(observed.comment)
+    if owner is None or owner.uid == desired.owner.uid:
+        return
+    same_name = (owner.cluster, owner.pipeline) == (desired.owner.cluster, desired.owner.pipeline)
+    if same_name and owner.uid not in desired.live_uids:
+        return  # the same pipeline, deleted with Retain and created again
+    yield Refusal(
+        f"Schema {desired.name!r} belongs to pipeline {owner.pipeline} (uid {owner.uid}). Choose another"
+        " spec.timescale.schema; or, if that pipeline is gone for good, hand the schema over with"
+        f' COMMENT ON SCHEMA "{desired.name}" IS NULL.',
+        Reason.SCHEMA_OWNED_BY_ANOTHER,
+        blocking=True,
+    )
+
+
+def _type_refusals(desired: DesiredSchema, observed: ObservedSchema) -> Iterator[Refusal]:
+    for table in desired.tables:
+        existing = observed.tables.get(table.name)
+        if existing is None:
+            continue
+        for column in table.columns:
+            if (actual := existing.get(column.name, column.type)) != column.type:
+                yield Refusal(
+                    f"Column {desired.name}.{table.name}.{column.name} has type {actual}, the pipeline needs"
+                    f" {column.type}; the operator never changes a type. Rename the column or use another schema.",
+                    Reason.SCHEMA_CONFLICT,
+                    blocking=True,
+                )
+        if table.primary_key and observed.primary_keys.get(table.name) != table.primary_key:
+            yield Refusal(
+                f"Table {desired.name}.{table.name} lacks the primary key ({', '.join(table.primary_key)}) that"
+                " exactly-once delivery rests on. Add it, or use another schema.",
+                Reason.SCHEMA_CONFLICT,
+                blocking=True,
+            )
+
+
+def _extension(observed: ObservedSchema) -> Iterator[Action]:
+    if observed.timescaledb_version is None:
+        yield Execute("create extension timescaledb", sql.CREATE_EXTENSION)
+
+
+def _schema(desired: DesiredSchema, observed: ObservedSchema) -> Iterator[Action]:
+    name = pgsql.Identifier(desired.name)
+    if not observed.exists:
+        yield Execute(f"create schema {desired.name}", sql.CREATE_SCHEMA.format(schema=name))
+    if Owner.from_comment(observed.comment) != desired.owner:
+        yield Execute(
+            f"mark schema {desired.name} as owned by {desired.owner.pipeline}",
+            sql.COMMENT_ON_SCHEMA.format(schema=name, comment=pgsql.Literal(desired.owner.to_comment())),
+        )
+
+
+def _tables_and_columns(desired: DesiredSchema, observed: ObservedSchema) -> Iterator[Action]:
+    for table in desired.tables:
+        qualified = pgsql.Identifier(desired.name, table.name)
+        existing = observed.tables.get(table.name)
+        if existing is None:
+            yield Execute(f"create table {desired.name}.{table.name}", _create_table(qualified, table))
+            continue
+        for column in table.columns:
+            if column.name not in existing:
+                yield Execute(
+                    f"add column {column.name} to {desired.name}.{table.name}",
+                    sql.ADD_COLUMN.format(table=qualified, column=_column(column)),
+                )
+
+
+def _create_table(qualified: pgsql.Identifier, table: Table) -> pgsql.Composed:
+    parts: list[pgsql.Composable] = [_column(column) for column in table.columns]
+    if table.primary_key:
+        key = pgsql.SQL(", ").join(pgsql.Identifier(name) for name in table.primary_key)
+        parts.append(pgsql.SQL("PRIMARY KEY ({})").format(key))
+    return sql.CREATE_TABLE.format(table=qualified, columns=pgsql.SQL(", ").join(parts))
+
+
+def _column(column: Column) -> pgsql.Composed:
+    # Types and constraints are constants of this module, names may come from the resource.
+    definition = pgsql.SQL(f"{column.type} {column.constraint}".rstrip())
+    return pgsql.SQL("{} {}").format(pgsql.Identifier(column.name), definition)
+
+
+def _hypertable(desired: DesiredSchema, observed: ObservedSchema) -> Iterator[Action]:
+    table = pgsql.Literal(pgsql.Identifier(desired.name, READINGS).as_string(None))
+    interval = pgsql.Literal(desired.chunk_interval)
+    if observed.chunk_interval is None:
+        yield Execute(
+            f"make {desired.name}.{READINGS} a hypertable with chunks of {desired.chunk_interval}",
+            sql.CREATE_HYPERTABLE.format(table=table, interval=interval),
+        )
+    elif observed.chunk_interval != desired.chunk_interval:
+        yield Execute(
+            f"set the chunk interval of {desired.name}.{READINGS} from {observed.chunk_interval} to"
+            f" {desired.chunk_interval} (new chunks only)",
+            sql.SET_CHUNK_INTERVAL.format(table=table, interval=interval),
+        )
+
+
+def _index(desired: DesiredSchema, observed: ObservedSchema) -> Iterator[Action]:
+    if READINGS_INDEX not in observed.indexes.get(READINGS, frozenset()):
+        yield Execute(
+            f"create index on {desired.name}.{READINGS} ({', '.join(READINGS_INDEX)})",
+            sql.CREATE_INDEX.format(
+                index=pgsql.Identifier(f"{READINGS}_sensor_id_time_idx"),
+                table=pgsql.Identifier(desired.name, READINGS),
+            ),
+        )
+
+
+def apply(connection: psycopg.Connection[dict[str, Any]], schema: str, actions: Sequence[Action]) -> None:
+    """Execute the statements among `actions` in one transaction: all of them happen, or none does."""
+    statements = [action.statement for action in actions if isinstance(action, Execute)]
+    if not statements:
+        return
+    with mapped_errors(), connection.transaction():
+        connection.execute(sql.LOCK_SCHEMA.format(schema=pgsql.Literal(schema)))
+        for statement in statements:
+            connection.execute(statement)
+
+
+def provision(connection: psycopg.Connection[dict[str, Any]], desired: DesiredSchema) -> list[Action]:
+    """Observe, plan and apply; return the plan. A pipeline is ready where it holds no blocking refusal."""
+    actions = plan(desired, observe(connection, desired.name))
+    apply(connection, desired.name, actions)
+    return actions
+
+
+def drop(connection: psycopg.Connection[dict[str, Any]], schema: str, owner_uid: str) -> bool:
+    """Drop `schema` with everything in it if it belongs to `owner_uid`; return whether it did."""
+    owner = Owner.from_comment(observe(connection, schema).comment)
+    if owner is None or owner.uid != owner_uid:
+        return False
+    with mapped_errors():
+        connection.execute(sql.DROP_SCHEMA.format(schema=pgsql.Identifier(schema)))
+    return True

@@ -1,0 +1,59 @@
+"""Every statement the operator sends to a database. Identifiers go through psycopg.sql, never through formatting."""
+
+from psycopg.sql import SQL
+
+DATABASE = SQL("""
+SELECT current_setting('server_version_num')::int AS server_version,
+       (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb') AS timescaledb_version,
+       EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb') AS timescaledb_available,
+       current_setting('timescaledb.license', true) AS license
+""")
+
+SCHEMA = SQL("""
+SELECT obj_description(oid, 'pg_namespace') AS comment
+FROM pg_namespace WHERE nspname = %(schema)s
+""")
+
+COLUMNS = SQL("""
+SELECT c.relname AS table_name, a.attname AS column_name, format_type(a.atttypid, a.atttypmod) AS type,
+       a.attnotnull AS not_null
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p')
+ORDER BY c.relname, a.attnum
+""")
+
+INDEXES = SQL("""
+SELECT c.relname AS table_name, i.indisprimary AS is_primary,
+       array_agg(a.attname || CASE WHEN i.indoption[k.n - 1] & 1 = 1 THEN ' DESC' ELSE '' END ORDER BY k.n)
+         AS columns
+FROM pg_index i
+JOIN pg_class c ON c.oid = i.indrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, n)
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+WHERE n.nspname = %(schema)s AND i.indisvalid
+GROUP BY c.relname, i.indexrelid, i.indisprimary
+""")
+
+HYPERTABLE = SQL("""
+SELECT time_interval FROM timescaledb_information.dimensions
+WHERE hypertable_schema = %(schema)s AND hypertable_name = %(table)s AND dimension_number = 1
+""")
+
+CREATE_EXTENSION = SQL("CREATE EXTENSION IF NOT EXISTS timescaledb")
+CREATE_SCHEMA = SQL("CREATE SCHEMA IF NOT EXISTS {schema}")
+COMMENT_ON_SCHEMA = SQL("COMMENT ON SCHEMA {schema} IS {comment}")
+DROP_SCHEMA = SQL("DROP SCHEMA IF EXISTS {schema} CASCADE")
+CREATE_TABLE = SQL("CREATE TABLE IF NOT EXISTS {table} ({columns})")
+ADD_COLUMN = SQL("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column}")
+CREATE_INDEX = SQL("CREATE INDEX IF NOT EXISTS {index} ON {table} (sensor_id, time DESC)")
+CREATE_HYPERTABLE = SQL(
+    "SELECT create_hypertable({table}, 'time', chunk_time_interval => {interval},"
+    " create_default_indexes => false, if_not_exists => true, migrate_data => true)"
+)
+SET_CHUNK_INTERVAL = SQL("SELECT set_chunk_time_interval({table}, {interval})")
+
+# One reconcile at a time may change a schema, also when an old operator is still ending; released at commit.
+LOCK_SCHEMA = SQL("SELECT pg_advisory_xact_lock(hashtextextended('sensorlog:' || {schema}, 0))")

@@ -1,0 +1,1 @@
+"""`sensorlog`: publish and read sensor data, see what a pipeline does."""

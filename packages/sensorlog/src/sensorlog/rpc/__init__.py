@@ -1,0 +1,1 @@
+"""The stubs generated from api/proto by `make generate`."""

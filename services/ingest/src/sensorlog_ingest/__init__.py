@@ -1,0 +1,1 @@
+"""Kafka to TimescaleDB, exactly once, by binary COPY."""

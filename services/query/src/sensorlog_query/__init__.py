@@ -1,0 +1,1 @@
+"""TimescaleDB to gRPC, read-only."""
