@@ -219,8 +219,7 @@ _PROBLEMS: tuple[tuple[Callable[[psycopg.Error, str], bool], type[PipelineError]
         lambda e, _: isinstance(e, psycopg.OperationalError | psycopg.InterfaceError),
         UnavailableError,
         Reason.DATABASE_UNAVAILABLE,
-        "The database does not answer ({detail}). Check that it runs and that the Secret's uri names it;"
-        " the operator keeps trying.",
+        "The database does not answer ({detail}). Check it and the Secret's uri; the operator keeps trying.",
     ),
     (
         lambda _e, _text: True,

@@ -1,4 +1,4 @@
-"""Every statement the operator sends to a database. Identifiers go through psycopg.sql, never through formatting."""
+"""Every statement the operator sends to a database. Identifiers go through psycopg.sql, never through format()."""
 
 from psycopg.sql import SQL
 
