@@ -1,0 +1,113 @@
+"""Fixtures of every integration test: a real broker, a real database, pipelines and processes.
+
+    broker          KafkaBroker, one a session: bootstrap_servers, admin(), producer(), produce(), create_topic(),
+                    stopped(), killed(), frozen(), restart()
+    database        Database, one a session: uri, connect(), execute(), cut_connections(), stopped(), ...
+    make_pipeline   make_pipeline(partitions=3, measurements=(...), ...) -> Pipeline with topics, schema and files;
+                    the keywords are PipelineOptions' fields
+    pipeline        make_pipeline() with defaults
+    start_service   start_service("sensorlog_query", pipeline, SENSORLOG_PORT="50051") -> ServiceProcess, a real
+                    `python -m` process with the environment that the operator would give it; not waited for
+    start_ingest    start_ingest(pipeline) -> ServiceProcess that is ready
+
+A Pipeline has produce(), announce() (sensors), query() (SQL in its schema), count(), counts(), dead_letters(),
+insert_readings() (rows without ingest), config, schema, environment. A ServiceProcess has wait_ready(), stop(),
+kill(), send(signal), metric(), get("/readyz"), logs; what still runs at the end of a test is stopped.
+
+Names of topics, groups and schemas are unique to each pipeline, so tests share the containers without seeing each
+other. A test that takes a container away uses the context managers, which bring it back.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.containers import ContainerEngine, free_port
+from support.database import Database, database_spec, database_uri
+from support.kafka import KafkaBroker, broker_spec
+from support.pipelines import Pipeline, PipelineOptions
+from support.pipelines import make_pipeline as provision_pipeline
+from support.processes import ServiceProcess
+
+MakePipeline = Callable[..., Pipeline]
+StartService = Callable[..., ServiceProcess]
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[ContainerEngine]:
+    """Docker, without what dead runs left behind."""
+    engine = ContainerEngine()
+    engine.remove_leftovers()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def broker(engine: ContainerEngine) -> Iterator[KafkaBroker]:
+    """Apache Kafka in a container, for the whole session."""
+    port = free_port()
+    with engine.running(broker_spec(port)) as container:
+        broker = KafkaBroker(f"127.0.0.1:{port}", container)
+        broker.wait_ready()
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def database(engine: ContainerEngine) -> Iterator[Database]:
+    """TimescaleDB in a container, for the whole session."""
+    port = free_port()
+    with engine.running(database_spec(port)) as container:
+        database = Database(database_uri(port), container)
+        database.wait_ready()
+        yield database
+
+
+@pytest.fixture
+def make_pipeline(broker: KafkaBroker, database: Database, tmp_path: Path) -> Iterator[MakePipeline]:
+    """Return a factory of pipelines."""
+    made: list[Pipeline] = []
+
+    def make(**options: Any) -> Pipeline:
+        made.append(provision_pipeline(broker, database, tmp_path, PipelineOptions(**options)))
+        return made[-1]
+
+    yield make
+    for pipeline in made:
+        pipeline.drop()
+
+
+@pytest.fixture
+def pipeline(make_pipeline: MakePipeline) -> Pipeline:
+    """Return the default pipeline: one partition, temperature and cpu, seconds."""
+    return make_pipeline()
+
+
+@pytest.fixture
+def start_service(tmp_path: Path) -> Iterator[StartService]:
+    """Return a function that starts services as the operator's Deployments do.
+
+    It depends on `make_pipeline` so that processes end before their schema is dropped.
+    """
+    started: list[ServiceProcess] = []
+
+    def start(module: str, pipeline: Pipeline, **settings: str) -> ServiceProcess:
+        log = tmp_path / f"{module}-{len(started)}.log"
+        started.append(ServiceProcess(module, {**pipeline.environment, **settings}, log))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.clean_up()
+
+
+@pytest.fixture
+def start_ingest(start_service: StartService) -> StartService:
+    """Return a function that starts an ingest process and waits until it is ready."""
+
+    def start(pipeline: Pipeline, *, wait: bool = True, **settings: str) -> ServiceProcess:
+        process = start_service("sensorlog_ingest", pipeline, **settings)
+        return process.wait_ready() if wait else process
+
+    return start

@@ -1,0 +1,147 @@
+"""Containers of a test run: started once, on host ports that outlive a restart, removed also after a dead run."""
+
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import docker
+import psutil
+import pytest
+from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.models.containers import Container
+
+LABEL = "sensorlog-test"
+"""Label of every container of the tests; its value names the run, see `_run_identity`."""
+
+STOP_SECONDS = 20
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What to run. `ports` maps a container's port to a port of 127.0.0.1, so that a restart keeps it."""
+
+    image: str
+    name: str
+    ports: Mapping[int, int]
+    environment: Mapping[str, str]
+    command: Sequence[str] = ()
+
+
+class ContainerEngine:
+    """The machine's Docker, seen through what tests need of it."""
+
+    def __init__(self) -> None:
+        try:
+            self._docker = docker.from_env()
+            self._docker.ping()
+        except DockerException as e:
+            pytest.fail(f"integration tests need a running Docker engine; `make test` starts one ({e})", pytrace=False)
+
+    def close(self) -> None:
+        """Close the connections to the engine."""
+        self._docker.close()
+
+    @contextlib.contextmanager
+    def running(self, spec: Spec) -> Iterator[Container]:
+        """Yield a started container and remove it with its volumes afterwards."""
+        container = self._start(spec)
+        try:
+            yield container
+        finally:
+            _remove(container)
+
+    def _start(self, spec: Spec) -> Container:
+        try:
+            return self._docker.containers.run(
+                spec.image,
+                list(spec.command) or None,
+                name=f"{spec.name}-{secrets.token_hex(4)}",
+                detach=True,
+                labels={LABEL: _run_identity(os.getpid())},
+                environment=dict(spec.environment),
+                ports={f"{inside}/tcp": ("127.0.0.1", outside) for inside, outside in spec.ports.items()},
+            )
+        except ImageNotFound:
+            pytest.fail(f"image {spec.image} is missing; `make images` builds it", pytrace=False)
+
+    def remove_leftovers(self) -> None:
+        """Remove the containers of runs whose process is gone; other runs on this machine stay untouched."""
+        for container in self._docker.containers.list(all=True, filters={"label": LABEL}):
+            if not _is_alive(container.labels[LABEL]):
+                _remove(container)
+
+
+def _remove(container: Container) -> None:
+    with contextlib.suppress(NotFound):
+        container.remove(v=True, force=True)
+
+
+def _run_identity(pid: int) -> str:
+    """Return the run's host and process; with its start time, because pids are used again."""
+    return f"{socket.gethostname()}/{pid}/{psutil.Process(pid).create_time():.0f}"
+
+
+def _is_alive(identity: str) -> bool:
+    """Return whether the run is alive; a run of another host, which shares this engine, is taken for alive."""
+    host, pid, _ = identity.split("/")
+    if host != socket.gethostname():
+        return True
+    try:
+        return _run_identity(int(pid)) == identity
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Outages:
+    """Mixin: make the thing behind a shared container go away, and come back before the test ends."""
+
+    container: Container
+
+    def wait_ready(self) -> None:
+        """Wait until the thing answers."""
+        raise NotImplementedError
+
+    def restart(self) -> None:
+        """Stop and start the container; its ports stay the same."""
+        self.container.restart(timeout=STOP_SECONDS)
+        self.wait_ready()
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop the container in an orderly way within this block."""
+        self.container.stop(timeout=STOP_SECONDS)
+        try:
+            yield
+        finally:
+            self.container.start()
+            self.wait_ready()
+
+    @contextlib.contextmanager
+    def killed(self) -> Iterator[None]:
+        """Kill the container's processes (SIGKILL), and start them again after this block."""
+        self.container.kill()
+        try:
+            yield
+        finally:
+            self.container.start()
+            self.wait_ready()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Freeze the container's processes within this block: connections stay open and nothing answers."""
+        self.container.pause()
+        try:
+            yield
+        finally:
+            self.container.unpause()
+            self.wait_ready()
