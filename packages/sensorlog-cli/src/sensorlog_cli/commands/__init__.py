@@ -1,0 +1,1 @@
+"""The commands, a module for each subject: what is asked for, then who does it."""

@@ -1,0 +1,154 @@
+"""Sends records to Kafka and says of each whether it arrived; as a program, from standard input.
+
+`sensorlog publish` calls `produce` in its own process where it reaches the brokers itself. Elsewhere it runs
+`python -m sensorlog.produce` inside the pipeline's ingest pod, which resolves the brokers' advertised names and has
+the credentials mounted. The one protocol of both ends is here:
+
+    stdin    {"topic": "logger.sensor.ts", "value": "[...]"}    one line a record; an empty line ends
+    stdout   {"index": 0, "error": null}                        one line a record, in the order of delivery
+             {"fatal": "..."}                                   nothing can be sent; the program ends with 1
+
+The empty line is there because a Kubernetes exec stream before v5.channel.k8s.io cannot close its standard input.
+Import this module only where confluent-kafka is installed: the ingest image and the command line.
+"""
+
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from sensorlog.credentials import CredentialsError, kafka_client_options
+from sensorlog.pipeline import PipelineConfigError, read_pipeline_config
+
+CONFIG_VARIABLE = "SENSORLOG_CONFIG"
+"""Path of the pipeline document in a service's container."""
+
+KAFKA_DIR_VARIABLE = "SENSORLOG_KAFKA_DIR"
+"""Folder of the mounted Kafka credentials in a service's container."""
+
+DELIVERY_TIMEOUT_SECONDS = 30.0
+"""After how long an undelivered record is given up; librdkafka retries until then."""
+
+_QUIET = {"log_level": 0, "enable.idempotence": True}
+"""librdkafka's own log lines would break into the output; what went wrong is in each outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One message to be sent: its topic and its value as text."""
+
+    topic: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of record number `index` (from 0): `error` says why it did not arrive, None when it did."""
+
+    index: int
+    error: str | None = None
+
+
+Send = Callable[[Iterable[Record]], Iterator[Outcome]]
+"""Sends records as they come and yields exactly one outcome for each, in any order."""
+
+
+def produce(
+    records: Iterable[Record], options: Mapping[str, object], timeout: float = DELIVERY_TIMEOUT_SECONDS
+) -> Iterator[Outcome]:
+    """Send `records` with librdkafka's `options`; yield what became of each as soon as it is known.
+
+    A record that the brokers have not acknowledged within `timeout` seconds has failed.
+    Raises KafkaException where the options themselves do not fit.
+    """
+    outcomes: deque[Outcome] = deque()
+    trouble = _LastTrouble()
+    producer = Producer({**_QUIET, "message.timeout.ms": int(timeout * 1000), "error_cb": trouble.note, **options})
+    for index, record in enumerate(records):
+        _enqueue(producer, record, partial(_report, outcomes, trouble, index))
+        producer.poll(0)
+        yield from _drain(outcomes)
+    while len(producer):
+        producer.poll(0.1)
+        yield from _drain(outcomes)
+    yield from _drain(outcomes)
+
+
+class _LastTrouble:
+    """What librdkafka last complained of: a record that timed out only says that it timed out."""
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def note(self, error: KafkaError) -> None:
+        self._text = error.str()
+
+    def explain(self, error: KafkaError) -> str:
+        # _ALL_BROKERS_DOWN and the like name the broker; the delivery error does not.
+        return f"{error.str()} ({self._text})" if self._text else str(error.str())
+
+
+def _enqueue(producer: Producer, record: Record, report: Callable[[KafkaError | None, Message | None], None]) -> None:
+    while True:
+        try:
+            producer.produce(record.topic, record.value.encode(), on_delivery=report)
+        except BufferError:  # the local queue is full: deliveries make room
+            producer.poll(0.1)
+        except KafkaException as e:  # this record can never be sent, for instance it is too large
+            report(e.args[0], None)
+            return
+        else:
+            return
+
+
+def _report(
+    outcomes: deque[Outcome],
+    trouble: _LastTrouble,
+    index: int,
+    error: KafkaError | None,
+    _message: Message | None,
+) -> None:
+    outcomes.append(Outcome(index, None if error is None else trouble.explain(error)))
+
+
+def _drain(outcomes: deque[Outcome]) -> Iterator[Outcome]:
+    while outcomes:
+        yield outcomes.popleft()
+
+
+def read_records(lines: Iterable[str]) -> Iterator[Record]:
+    """Yield the records of the protocol's stdin until its empty line."""
+    for line in lines:
+        if not line.strip():
+            return
+        yield Record(**json.loads(line))
+
+
+def main(stdin: IO[str] = sys.stdin, stdout: IO[str] = sys.stdout) -> int:
+    """Send what stands on `stdin` to this container's Kafka; return the process's exit status."""
+    try:
+        config = read_pipeline_config(Path(os.environ[CONFIG_VARIABLE]))
+        options = kafka_client_options(config.kafka, Path(os.environ[KAFKA_DIR_VARIABLE]))
+        for outcome in produce(read_records(stdin), options):
+            print(json.dumps(asdict(outcome)), file=stdout, flush=True)
+    except KeyError as e:
+        return _fatal(stdout, f"the environment variable {e.args[0]} is not set: this is not an ingest container")
+    except (PipelineConfigError, CredentialsError, KafkaException) as e:
+        return _fatal(stdout, str(e))
+    return 0
+
+
+def _fatal(stdout: IO[str], message: str) -> int:
+    print(json.dumps({"fatal": message}), file=stdout, flush=True)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
