@@ -19,6 +19,9 @@ from sensorlog_operator import sql
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
 from sensorlog_operator.plans import Action, Refusal
 
+Connection = psycopg.Connection[dict[str, Any]]
+"""A connection whose rows are dicts, as `connect` yields it."""
+
 Edition = Literal["timescale", "apache"]
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -158,7 +161,7 @@ class Execute(Action):
 
 
 @contextmanager
-def connect(uri: str) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+def connect(uri: str) -> Iterator[Connection]:
     """Yield an autocommit connection with bounded waits; failures are PipelineErrors."""
     with mapped_errors():
         connection = psycopg.connect(
@@ -238,7 +241,7 @@ def _mapped(e: psycopg.Error) -> PipelineError:
     return kind(reason, message.format(detail=detail))
 
 
-def observe(connection: psycopg.Connection[dict[str, Any]], schema: str) -> ObservedSchema:
+def observe(connection: Connection, schema: str) -> ObservedSchema:
     """Return what the database has of `schema`."""
     with mapped_errors():
         database = connection.execute(sql.DATABASE).fetchone() or {}
@@ -262,7 +265,7 @@ def observe(connection: psycopg.Connection[dict[str, Any]], schema: str) -> Obse
         )
 
 
-def _tables(connection: psycopg.Connection[dict[str, Any]], schema: str) -> dict[str, dict[str, str]]:
+def _tables(connection: Connection, schema: str) -> dict[str, dict[str, str]]:
     tables: dict[str, dict[str, str]] = {}
     for row in connection.execute(sql.COLUMNS, {"schema": schema}):
         tables.setdefault(row["table_name"], {})[row["column_name"]] = row["type"]
@@ -270,7 +273,7 @@ def _tables(connection: psycopg.Connection[dict[str, Any]], schema: str) -> dict
 
 
 def _indexes(
-    connection: psycopg.Connection[dict[str, Any]], schema: str
+    connection: Connection, schema: str
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, frozenset[tuple[str, ...]]]]:
     primary_keys: dict[str, tuple[str, ...]] = {}
     indexes: dict[str, frozenset[tuple[str, ...]]] = {}
@@ -282,7 +285,7 @@ def _indexes(
     return primary_keys, indexes
 
 
-def _chunk_interval(connection: psycopg.Connection[dict[str, Any]], schema: str) -> timedelta | None:
+def _chunk_interval(connection: Connection, schema: str) -> timedelta | None:
     row = connection.execute(sql.HYPERTABLE, {"schema": schema, "table": READINGS}).fetchone()
     return row["time_interval"] if row else None
 
@@ -419,7 +422,7 @@ def _index(desired: DesiredSchema, observed: ObservedSchema) -> Iterator[Action]
         )
 
 
-def apply(connection: psycopg.Connection[dict[str, Any]], schema: str, actions: Sequence[Action]) -> None:
+def apply(connection: Connection, schema: str, actions: Sequence[Action]) -> None:
     """Execute the statements among `actions` in one transaction: all of them happen, or none does."""
     statements = [action.statement for action in actions if isinstance(action, Execute)]
     if not statements:
@@ -430,14 +433,21 @@ def apply(connection: psycopg.Connection[dict[str, Any]], schema: str, actions: 
             connection.execute(statement)
 
 
-def provision(connection: psycopg.Connection[dict[str, Any]], desired: DesiredSchema) -> list[Action]:
-    """Observe, plan and apply; return the plan. A pipeline is ready where it holds no blocking refusal."""
+def provision(connection: Connection, desired: DesiredSchema) -> list[Action]:
+    """Observe, plan and apply; return what was planned, refusals among it."""
     actions = plan(desired, observe(connection, desired.name))
     apply(connection, desired.name, actions)
     return actions
 
 
-def drop(connection: psycopg.Connection[dict[str, Any]], schema: str, owner_uid: str) -> bool:
+def next_offsets(connection: Connection, schema: str, topic: str) -> dict[int, int]:
+    """Return the offset of the first message of each partition that is not stored yet."""
+    statement = sql.NEXT_OFFSETS.format(table=pgsql.Identifier(schema, "ingest_offsets"))
+    with mapped_errors():
+        return {row["partition"]: row["next_offset"] for row in connection.execute(statement, {"topic": topic})}
+
+
+def drop(connection: Connection, schema: str, owner_uid: str) -> bool:
     """Drop `schema` with everything in it if it belongs to `owner_uid`; return whether it did."""
     owner = Owner.from_comment(observe(connection, schema).comment)
     if owner is None or owner.uid != owner_uid:

@@ -42,6 +42,8 @@ SELECT time_interval FROM timescaledb_information.dimensions
 WHERE hypertable_schema = %(schema)s AND hypertable_name = %(table)s AND dimension_number = 1
 """)
 
+NEXT_OFFSETS = SQL("SELECT partition, next_offset FROM {table} WHERE topic = %(topic)s")
+
 CREATE_EXTENSION = SQL("CREATE EXTENSION IF NOT EXISTS timescaledb")
 CREATE_SCHEMA = SQL("CREATE SCHEMA IF NOT EXISTS {schema}")
 COMMENT_ON_SCHEMA = SQL("COMMENT ON SCHEMA {schema} IS {comment}")

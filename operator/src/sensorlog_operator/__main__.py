@@ -1,0 +1,86 @@
+"""`python -m sensorlog_operator`: watch SensorLogPipelines and keep them running."""
+
+import argparse
+import socket
+import sys
+
+import kopf
+import structlog
+from pydantic import ValidationError
+
+from sensorlog.telemetry import Health, TelemetryServer, configure_logging
+from sensorlog_operator import kube as kubernetes_api
+from sensorlog_operator.claims import Claim, Claims
+from sensorlog_operator.controller import Controller
+from sensorlog_operator.errors import NeedsChangeError, PipelineError
+from sensorlog_operator.events import Events
+from sensorlog_operator.handlers import Watcher, register
+from sensorlog_operator.models import Pipeline
+from sensorlog_operator.reconcile import Reconciler
+from sensorlog_operator.settings import Settings
+from sensorlog_operator.workqueue import WorkQueue
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> int:
+    """Run until SIGTERM; return the exit code."""
+    _parse_arguments()
+    try:
+        settings = Settings()
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        sys.stderr.write(f"SENSORLOG_{'_'.join(map(str, first['loc'])).upper()}: {first['msg']}\n")
+        return 2
+    configure_logging("operator", level=settings.log_level, log_format=settings.log_format)
+    return run(settings)
+
+
+def run(settings: Settings) -> int:
+    """Run with these settings until SIGTERM; return the exit code."""
+    kube = kubernetes_api.connect()
+    queue, claims, health = WorkQueue(), Claims(), Health()
+    reconciler = Reconciler(kube, settings, claims, Events(kube, socket.gethostname()), requeue=queue.add)
+    controller = Controller(queue, reconciler, claims, workers=settings.workers, resync=settings.resync_seconds)
+    health.liveness.append(controller.stuck)
+    telemetry = TelemetryServer(settings.telemetry_port, health)
+    registry = kopf.OperatorRegistry()
+
+    def on_startup() -> None:
+        load_claims(kube, claims)
+        controller.start()
+        telemetry.start()
+
+    register(registry, Watcher(queue, claims), on_startup)
+    try:
+        kopf.run(registry=registry, standalone=True, clusterwide=True)
+    finally:
+        controller.stop()
+        telemetry.stop()
+    return 0
+
+
+def load_claims(kube: kubernetes_api.Kube, claims: Claims) -> None:
+    """Note who claims what before the first reconcile, so that none decides without knowing its seniors."""
+    for body in kube.list(kubernetes_api.PIPELINE):
+        try:
+            claims.put(Claim.of(Pipeline.from_body(body)))
+        except NeedsChangeError as e:
+            log.warning("resource does not fit the model", pipeline=body["metadata"]["name"], error=e.message)
+
+
+def _parse_arguments() -> None:
+    lines = [f"  SENSORLOG_{name.upper():<18} {info.description}" for name, info in Settings.model_fields.items()]
+    argparse.ArgumentParser(
+        prog="python -m sensorlog_operator",
+        description="The SensorLog operator. It is configured by environment variables:",
+        epilog="\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except PipelineError as error:
+        sys.exit(f"sensorlog-operator: {error.message}")

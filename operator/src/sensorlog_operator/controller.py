@@ -1,0 +1,92 @@
+"""The threads that turn keys into reconciles: workers, and a resync that puts every key in again."""
+
+import threading
+import time
+
+import structlog
+
+from sensorlog.telemetry import Problem
+from sensorlog_operator import metrics
+from sensorlog_operator.claims import Claims
+from sensorlog_operator.errors import PipelineError
+from sensorlog_operator.reconcile import Reconciler
+from sensorlog_operator.workqueue import WorkQueue
+
+MAX_RECONCILE_SECONDS = 300
+"""Every call of a reconcile has a deadline; one that takes longer than all of them together hangs."""
+
+STOP_SECONDS = 20
+
+log = structlog.get_logger(__name__)
+
+
+class Controller:
+    """Works on the queue until it is stopped."""
+
+    def __init__(
+        self, queue: WorkQueue, reconciler: Reconciler, claims: Claims, *, workers: int, resync: float
+    ) -> None:
+        self._queue = queue
+        self._reconciler = reconciler
+        self._claims = claims
+        self._resync_seconds = resync
+        self._stopping = threading.Event()
+        self._busy_since: dict[str, float] = {}
+        self._threads = [
+            *(threading.Thread(target=self._work, name=f"worker-{n}", daemon=True) for n in range(workers)),
+            threading.Thread(target=self._resync, name="resync", daemon=True),
+        ]
+        metrics.QUEUE_LENGTH.set_function(lambda: len(queue))
+        metrics.QUEUE_AGE.set_function(queue.oldest_seconds)
+        metrics.PIPELINES.set_function(lambda: len(claims.keys()))
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Let every worker finish the reconcile it is in; one that takes too long is left to die with the process."""
+        self._stopping.set()
+        self._queue.close()
+        deadline = time.monotonic() + STOP_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def stuck(self) -> Problem:
+        """Return which reconcile hangs, or that the threads died; for liveness."""
+        if not all(thread.is_alive() for thread in self._threads):
+            return "a worker thread died"
+        now = time.monotonic()
+        for key, since in list(self._busy_since.items()):
+            if now - since > MAX_RECONCILE_SECONDS:
+                return f"the reconcile of {key} has been running for {now - since:.0f} s"
+        return None
+
+    def _work(self) -> None:
+        while (key := self._queue.get()) is not None:
+            self._busy_since[key] = time.monotonic()
+            failed = True
+            try:
+                failed = self._reconcile(key)
+            finally:
+                self._busy_since.pop(key, None)
+                self._queue.done(key, failed=failed)
+
+    def _reconcile(self, key: str) -> bool:
+        result = "error"
+        try:
+            with metrics.RECONCILE_SECONDS.time():
+                retry = self._reconciler.reconcile(key)
+            result = "retry" if retry else "done"
+        except PipelineError as e:
+            log.warning("reconcile could not finish", pipeline=key, reason=e.reason, error=e.message)
+        except Exception:
+            log.exception("reconcile failed: this is a bug of the operator", pipeline=key)
+        metrics.RECONCILES.labels(result).inc()
+        return result != "done"
+
+    def _resync(self) -> None:
+        while not self._stopping.wait(self._resync_seconds):
+            for key in self._claims.keys():  # noqa: SIM118 -- Claims is no mapping
+                self._queue.add(key)

@@ -1,0 +1,103 @@
+"""What kopf tells us: this is the only module that knows it. kopf watches; it keeps none of our state.
+
+Only raw events are handled. Create, update and delete handlers, timers and daemons would put kopf's finalizers and
+annotations on users' resources, which then could not be deleted once the operator is gone.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import kopf
+
+from sensorlog_operator.claims import Claim, Claims
+from sensorlog_operator.errors import NeedsChangeError
+from sensorlog_operator.kube import CHILD_KINDS
+from sensorlog_operator.manifests import SELECTOR
+from sensorlog_operator.models import GROUP, PLURAL, VERSION, Pipeline, Resource
+from sensorlog_operator.secrets import projections
+from sensorlog_operator.workqueue import WorkQueue
+
+SERVER_TIMEOUT_SECONDS = 240
+"""The API server ends a watch after so long, and kopf lists anew: a stream that went silent costs no more."""
+
+CHILDREN = tuple(kind.plural for kind in CHILD_KINDS.values())
+
+
+class Watcher:
+    """Turns events into keys of the queue."""
+
+    def __init__(self, queue: WorkQueue, claims: Claims) -> None:
+        self._queue = queue
+        self._claims = claims
+        self._seen: dict[str, tuple[Any, ...]] = {}
+        self._secrets: dict[str, frozenset[str]] = {}
+
+    def pipeline(self, event: Mapping[str, Any]) -> None:
+        """Queue a pipeline that is new, gone or changed, but not one whose status we wrote ourselves."""
+        body = dict(event["object"])
+        resource = Resource.from_body(body)
+        if event["type"] == "DELETED":
+            self._seen.pop(resource.key, None)
+            self._secrets.pop(resource.key, None)
+            self._queue.add(resource.key)
+            return
+        self._remember(body)
+        seen = (resource.uid, resource.generation, resource.deleting, resource.finalizers)
+        if event["type"] is None or self._seen.get(resource.key) != seen:
+            self._seen[resource.key] = seen
+            self._queue.add(resource.key)
+
+    def child(self, event: Mapping[str, Any]) -> None:
+        """Queue the pipeline that owns a child."""
+        meta = event["object"]["metadata"]
+        self._queue.add(f"{meta['namespace']}/{meta['labels']['app.kubernetes.io/instance']}")
+
+    def secret(self, event: Mapping[str, Any]) -> None:
+        """Queue the pipelines that name a Secret."""
+        meta = event["object"]["metadata"]
+        secret = f"{meta['namespace']}/{meta['name']}"
+        for key, names in list(self._secrets.items()):
+            if secret in names:
+                self._queue.add(key)
+
+    def _remember(self, body: dict[str, Any]) -> None:
+        try:
+            pipeline = Pipeline.from_body(body)
+        except NeedsChangeError:
+            return  # the reconcile tells
+        self._claims.put(Claim.of(pipeline))
+        self._secrets[pipeline.key] = frozenset(f"{pipeline.namespace}/{p.secret}" for p in projections(pipeline))
+
+
+def register(registry: kopf.OperatorRegistry, watcher: Watcher, on_startup: Callable[[], None]) -> None:
+    """Tell kopf what to watch and whom to call."""
+
+    @kopf.on.startup(registry=registry)
+    def _startup(settings: kopf.OperatorSettings, **_: Any) -> None:
+        configure(settings)
+        on_startup()
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    async def _pipeline(event: kopf.RawEvent, **_: Any) -> None:
+        watcher.pipeline(event)
+
+    @kopf.on.event("v1", "secrets", registry=registry)
+    async def _secret(event: kopf.RawEvent, **_: Any) -> None:
+        watcher.secret(event)
+
+    async def _child(event: kopf.RawEvent, **_: Any) -> None:
+        watcher.child(event)
+
+    for plural in CHILDREN:
+        kopf.on.event(plural, registry=registry, id=f"child-{plural}")(_child)
+
+
+def configure(settings: kopf.OperatorSettings) -> None:
+    """Set kopf up to watch and nothing else."""
+    settings.posting.enabled = False  # Events are ours, about what people want to know
+    settings.scanning.disabled = True  # no right to list CRDs or namespaces is needed for what is fixed
+    settings.watching.server_timeout = SERVER_TIMEOUT_SECONDS
+    settings.watching.client_timeout = SERVER_TIMEOUT_SECONDS + 30
+    settings.watching.connect_timeout = 10
+    for plural in CHILDREN:
+        settings.watching.label_selectors[plural] = SELECTOR

@@ -1,0 +1,144 @@
+"""The Kubernetes API as dicts: get, list, server-side apply with strict field validation, delete.
+
+The official client's generated models drop fields that they do not know, so objects stay plain dicts here.
+Foreign errors become PipelineErrors in `Kube._call` and nowhere else.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import urllib3.exceptions
+from kubernetes import client, config
+
+from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
+from sensorlog_operator.models import GROUP, PLURAL, VERSION
+
+FIELD_MANAGER = "sensorlog-operator"
+FINALIZER_MANAGER = "sensorlog-operator-finalizer"
+"""A manager of its own, so that applying without a finalizer takes away just that."""
+
+REQUEST_TIMEOUT_SECONDS = 10
+JSON = "application/json"
+APPLY_PATCH = "application/apply-patch+yaml"
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Where objects of one kind live in the API."""
+
+    api: str
+    plural: str
+
+    def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
+        """Return the path of a collection, an object or a subresource."""
+        scope = f"/namespaces/{namespace}" if namespace else ""
+        return "/".join(part for part in (f"{self.api}{scope}/{self.plural}", name, subresource) if part)
+
+
+PIPELINE = Kind(f"/apis/{GROUP}/{VERSION}", PLURAL)
+SECRET = Kind("/api/v1", "secrets")
+POD = Kind("/api/v1", "pods")
+EVENT = Kind("/api/v1", "events")
+NAMESPACE = Kind("/api/v1", "namespaces")
+CONFIG_MAP = Kind("/api/v1", "configmaps")
+SERVICE = Kind("/api/v1", "services")
+SERVICE_ACCOUNT = Kind("/api/v1", "serviceaccounts")
+DEPLOYMENT = Kind("/apis/apps/v1", "deployments")
+DISRUPTION_BUDGET = Kind("/apis/policy/v1", "poddisruptionbudgets")
+
+CHILD_KINDS: Mapping[str, Kind] = {
+    "ServiceAccount": SERVICE_ACCOUNT,
+    "ConfigMap": CONFIG_MAP,
+    "Service": SERVICE,
+    "Deployment": DEPLOYMENT,
+    "PodDisruptionBudget": DISRUPTION_BUDGET,
+}
+
+
+class Kube:
+    """The calls the operator makes; safe to share between threads. Failures are PipelineErrors."""
+
+    def __init__(self, api_client: client.ApiClient) -> None:
+        self._api = api_client
+
+    def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        """Return the object, None where it does not exist."""
+        return self._call("GET", kind.path(namespace, name), missing_is_none=True)
+
+    def list(self, kind: Kind, namespace: str | None = None, *, selector: str = "") -> list[Object]:
+        """Return the objects that match a label selector; of all namespaces where none is named."""
+        query = {"labelSelector": selector} if selector else {}
+        answer = self._call("GET", kind.path(namespace), query)
+        return list((answer or {}).get("items", ()))
+
+    def apply(self, kind: Kind, body: Object, *, manager: str = FIELD_MANAGER, subresource: str = "") -> Object | None:
+        """Apply `body` server-side: fields it names become ours, fields we named before and not now go.
+
+        Returns None where the subresource's object does not exist.
+        """
+        meta = body["metadata"]
+        query = {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
+        path = kind.path(meta["namespace"], meta["name"], subresource)
+        return self._call("PATCH", path, query, body, APPLY_PATCH, missing_is_none=bool(subresource))
+
+    def create(self, kind: Kind, body: Object) -> None:
+        """Create an object."""
+        self._call("POST", kind.path(body["metadata"]["namespace"]), {}, body)
+
+    def delete(self, kind: Kind, namespace: str, name: str) -> None:
+        """Delete an object once what it owns is gone; one that is gone already is no error."""
+        query = {"propagationPolicy": "Foreground"}
+        self._call("DELETE", kind.path(namespace, name), query, missing_is_none=True)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = JSON,
+        *,
+        missing_is_none: bool = False,
+    ) -> Object | None:
+        request = self._api.param_serialize(
+            method=method,
+            resource_path=path,
+            query_params=list((query or {}).items()),
+            header_params={"Accept": JSON, "Content-Type": content_type},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        try:
+            response = self._api.call_api(*request, _request_timeout=REQUEST_TIMEOUT_SECONDS)
+            answer: Object = json.loads(response.read() or b"{}")
+        except (client.ApiException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
+            raise UnavailableError(
+                Reason.KUBERNETES_UNAVAILABLE, f"The API server does not answer {method} {path}: {e}"
+            ) from e
+        if response.status == HTTPStatus.NOT_FOUND and missing_is_none:
+            return None
+        if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+            raise _refused(method, path, response.status, answer)
+        return answer
+
+
+def _refused(method: str, path: str, status: int, answer: Object) -> PipelineError:
+    message = f"The API server refused {method} {path} ({status}): {answer.get('message', 'no message')}"
+    if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.FORBIDDEN):
+        return NeedsChangeError(Reason.WORKLOAD_REJECTED, message)
+    return UnavailableError(Reason.KUBERNETES_UNAVAILABLE, message)
+
+
+def connect() -> Kube:
+    """Return the API of the cluster this process runs in, else of the current kubeconfig."""
+    configuration = client.Configuration()
+    try:
+        config.load_incluster_config(configuration)
+    except config.ConfigException:
+        config.load_kube_config(client_configuration=configuration)
+    return Kube(client.ApiClient(configuration))

@@ -1,0 +1,351 @@
+"""The Kubernetes objects of a pipeline as dicts: pure functions of the resource, nothing observed.
+
+Pods satisfy the restricted Pod Security Standard; source: Kubernetes documentation, "Pod Security Standards".
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sensorlog import durations
+from sensorlog.pipeline import BatchConfig, KafkaConfig, PipelineConfig
+from sensorlog_operator.models import GROUP, KIND, VERSION, IngestSpec, Pipeline, QuerySpec, Resources
+from sensorlog_operator.secrets import Projection, database_projection, kafka_projections
+from sensorlog_operator.settings import Settings
+
+Object = dict[str, Any]
+
+MANAGED_BY = "sensorlog-operator"
+SELECTOR = f"app.kubernetes.io/managed-by={MANAGED_BY}"
+CONFIG_CHECKSUM = f"{GROUP}/config-checksum"
+
+GRPC_PORT = 50051
+TELEMETRY_PORT = 9090
+CONFIG_FILE = "pipeline.json"
+CONFIG_DIRECTORY = "/etc/sensorlog/pipeline"
+DATABASE_DIRECTORY = "/etc/sensorlog/database"
+KAFKA_DIRECTORY = "/etc/sensorlog/kafka"
+RUN_AS = 65532
+
+TERMINATION_GRACE_SECONDS = 40
+"""Longer than a service needs to finish what is in flight."""
+
+ENDPOINT_DRAIN_SECONDS = 5
+"""Time for kube-proxy and clients to stop choosing a pod before it stops answering."""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One of the two Deployments: what differs between them."""
+
+    name: str
+    spec: IngestSpec | QuerySpec
+    replicas: int
+    image: str
+    ports: tuple[tuple[str, int], ...]
+    readiness_probe: Object
+    volumes: tuple[tuple[str, str, tuple[Projection, ...]], ...]
+    """Of each: name, mount path, files."""
+    drain_seconds: int = 0
+
+
+def labels(pipeline: Pipeline, component: str | None = None) -> dict[str, str]:
+    """Return the labels of a child, in Kubernetes' recommended names."""
+    return {
+        "app.kubernetes.io/name": "sensorlog",
+        "app.kubernetes.io/instance": pipeline.name,
+        "app.kubernetes.io/managed-by": MANAGED_BY,
+        **({"app.kubernetes.io/component": component} if component else {}),
+    }
+
+
+def pod_selector(pipeline: Pipeline, component: str) -> dict[str, str]:
+    """Return the labels that select a component's pods; never changes, because a Deployment's cannot."""
+    return {
+        "app.kubernetes.io/name": "sensorlog",
+        "app.kubernetes.io/instance": pipeline.name,
+        "app.kubernetes.io/component": component,
+    }
+
+
+def child_name(pipeline: Pipeline, component: str) -> str:
+    """Return the name of a component's objects."""
+    return f"{pipeline.name}-{component}"
+
+
+def endpoint(pipeline: Pipeline) -> str:
+    """Return where clients in the cluster find the query service."""
+    return f"{child_name(pipeline, 'query')}.{pipeline.namespace}.svc:{GRPC_PORT}"
+
+
+def pipeline_config(pipeline: Pipeline) -> PipelineConfig:
+    """Return the document that the services read."""
+    spec = pipeline.spec
+    return PipelineConfig(
+        namespace=pipeline.namespace,
+        name=pipeline.name,
+        db_schema=pipeline.schema_name,
+        kafka=KafkaConfig(
+            bootstrap_servers=spec.kafka.bootstrap_servers,
+            security_protocol=spec.kafka.security.protocol,
+            sasl_mechanism=spec.kafka.security.sasl_mechanism,
+            readings_topic=spec.kafka.readings.topic,
+            sensors_topic=spec.kafka.sensors.topic,
+            group_id=f"sensorlog.{pipeline.namespace}.{pipeline.name}",
+        ),
+        timestamp_unit=spec.timestamp_unit,
+        measurements=spec.measurements,
+        batch=BatchConfig(
+            max_rows=spec.ingest.batch.max_rows,
+            max_delay_ms=durations.milliseconds(spec.ingest.batch.max_delay),
+        ),
+    )
+
+
+def build_all(pipeline: Pipeline, settings: Settings, credentials_digest: str) -> list[Object]:
+    """Return every child of the pipeline, in the order to apply them."""
+    document = pipeline_config(pipeline).to_json()
+    checksum = hashlib.sha256(f"{document}\0{credentials_digest}".encode()).hexdigest()[:16]
+    children = [build_config_map(pipeline, document)]
+    for component in (ingest_component(pipeline, settings), query_component(pipeline, settings)):
+        children += [
+            build_service_account(pipeline, component),
+            build_disruption_budget(pipeline, component),
+            build_deployment(pipeline, component, settings, checksum),
+        ]
+    return [*children, build_query_service(pipeline)]
+
+
+def ingest_component(pipeline: Pipeline, settings: Settings) -> Component:
+    """Return what is particular to ingest."""
+    spec = pipeline.spec.ingest
+    return Component(
+        name="ingest",
+        spec=spec,
+        replicas=0 if pipeline.spec.paused else spec.replicas,
+        image=spec.image or settings.ingest_image,
+        ports=(("telemetry", TELEMETRY_PORT),),
+        readiness_probe={"httpGet": {"path": "/readyz", "port": "telemetry"}},
+        volumes=(
+            (
+                "database",
+                DATABASE_DIRECTORY,
+                (database_projection(pipeline.spec.timescale.connection_secret_ref, "connectionSecretRef"),),
+            ),
+            *((("kafka", KAFKA_DIRECTORY, files),) if (files := kafka_projections(pipeline.spec.kafka)) else ()),
+        ),
+    )
+
+
+def query_component(pipeline: Pipeline, settings: Settings) -> Component:
+    """Return what is particular to query."""
+    spec = pipeline.spec.query
+    timescale = pipeline.spec.timescale
+    read = timescale.read_connection_secret_ref or timescale.connection_secret_ref
+    return Component(
+        name="query",
+        spec=spec,
+        replicas=spec.replicas,
+        image=spec.image or settings.query_image,
+        ports=(("grpc", GRPC_PORT), ("telemetry", TELEMETRY_PORT)),
+        readiness_probe={"grpc": {"port": GRPC_PORT}},
+        volumes=(("database", DATABASE_DIRECTORY, (database_projection(read, "readConnectionSecretRef"),)),),
+        drain_seconds=ENDPOINT_DRAIN_SECONDS,
+    )
+
+
+def _metadata(pipeline: Pipeline, name: str, component: str | None = None) -> Object:
+    return {
+        "name": name,
+        "namespace": pipeline.namespace,
+        "labels": labels(pipeline, component),
+        "ownerReferences": [
+            {
+                "apiVersion": f"{GROUP}/{VERSION}",
+                "kind": KIND,
+                "name": pipeline.name,
+                "uid": pipeline.uid,
+                "controller": True,
+                # Blocking would need the right to update finalizers of every owner.
+                "blockOwnerDeletion": False,
+            }
+        ],
+    }
+
+
+def build_config_map(pipeline: Pipeline, document: str) -> Object:
+    """Return the ConfigMap that holds the pipeline document."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(pipeline, child_name(pipeline, "pipeline")),
+        "data": {CONFIG_FILE: document},
+    }
+
+
+def build_service_account(pipeline: Pipeline, component: Component) -> Object:
+    """Return the identity of a component's pods: none of them talks to the API server."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": _metadata(pipeline, child_name(pipeline, component.name), component.name),
+        "automountServiceAccountToken": False,
+    }
+
+
+def build_disruption_budget(pipeline: Pipeline, component: Component) -> Object:
+    """Return the budget: one pod at a time, so that a drain neither stalls at one replica nor takes all."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _metadata(pipeline, child_name(pipeline, component.name), component.name),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": pod_selector(pipeline, component.name)}},
+    }
+
+
+def build_query_service(pipeline: Pipeline) -> Object:
+    """Return the Service that clients call."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(pipeline, child_name(pipeline, "query"), "query"),
+        "spec": {
+            "selector": pod_selector(pipeline, "query"),
+            "ports": [
+                {
+                    "name": "grpc",
+                    "port": GRPC_PORT,
+                    "targetPort": "grpc",
+                    "protocol": "TCP",
+                    "appProtocol": "kubernetes.io/h2c",
+                }
+            ],
+        },
+    }
+
+
+def build_deployment(pipeline: Pipeline, component: Component, settings: Settings, checksum: str) -> Object:
+    """Return a component's Deployment. `checksum` changes the pod template when configuration or a Secret does."""
+    selector = pod_selector(pipeline, component.name)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(pipeline, child_name(pipeline, component.name), component.name),
+        "spec": {
+            "replicas": component.replicas,
+            "revisionHistoryLimit": 3,
+            "progressDeadlineSeconds": 120,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {"matchLabels": selector},
+            "template": {
+                "metadata": {
+                    "labels": labels(pipeline, component.name),
+                    "annotations": {
+                        CONFIG_CHECKSUM: checksum,
+                        "prometheus.io/scrape": "true",
+                        "prometheus.io/port": str(TELEMETRY_PORT),
+                    },
+                },
+                "spec": _pod(pipeline, component, settings, selector),
+            },
+        },
+    }
+
+
+def _pod(pipeline: Pipeline, component: Component, settings: Settings, selector: dict[str, str]) -> Object:
+    return {
+        "serviceAccountName": child_name(pipeline, component.name),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": RUN_AS,
+            "runAsGroup": RUN_AS,
+            "fsGroup": RUN_AS,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": selector},
+            }
+        ],
+        "containers": [_container(pipeline, component, settings)],
+        "volumes": _volumes(pipeline, component),
+    }
+
+
+def _container(pipeline: Pipeline, component: Component, settings: Settings) -> Object:
+    drain = {"lifecycle": {"preStop": {"sleep": {"seconds": component.drain_seconds}}}}
+    return {
+        "name": component.name,
+        "image": component.image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in component.ports],
+        "env": _environment(pipeline, component, settings),
+        "resources": _resources(component.spec.resources),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "startupProbe": {
+            "httpGet": {"path": "/livez", "port": "telemetry"},
+            "periodSeconds": 1,
+            "failureThreshold": 60,
+        },
+        "livenessProbe": {
+            "httpGet": {"path": "/livez", "port": "telemetry"},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+        },
+        "readinessProbe": {**component.readiness_probe, "periodSeconds": 2, "timeoutSeconds": 2},
+        **(drain if component.drain_seconds else {}),
+        "volumeMounts": [
+            {"name": "pipeline", "mountPath": CONFIG_DIRECTORY, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 -- an emptyDir of the pod
+            *({"name": name, "mountPath": path, "readOnly": True} for name, path, _ in component.volumes),
+        ],
+    }
+
+
+def _environment(pipeline: Pipeline, component: Component, settings: Settings) -> list[Object]:
+    environment = {"SENSORLOG_CONFIG": f"{CONFIG_DIRECTORY}/{CONFIG_FILE}", "SENSORLOG_LOG_FORMAT": "json"}
+    if settings.otlp_endpoint:
+        environment |= {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": settings.otlp_endpoint,
+            "OTEL_SERVICE_NAME": f"sensorlog-{component.name}",
+            "OTEL_RESOURCE_ATTRIBUTES": f"sensorlog.pipeline={pipeline.key}",
+        }
+    return [{"name": name, "value": value} for name, value in environment.items()]
+
+
+def _resources(resources: Resources) -> Object:
+    return {
+        key: {name: str(quantity) for name, quantity in quantities.items()}
+        for key, quantities in (("requests", resources.requests), ("limits", resources.limits))
+        if quantities
+    }
+
+
+def _volumes(pipeline: Pipeline, component: Component) -> list[Object]:
+    return [
+        {"name": "pipeline", "configMap": {"name": child_name(pipeline, "pipeline")}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+        *({"name": name, "projected": {"sources": _sources(files)}} for name, _, files in component.volumes),
+    ]
+
+
+def _sources(files: Sequence[Projection]) -> list[Object]:
+    return [{"secret": {"name": f.secret, "items": [{"key": f.key, "path": f.file}]}} for f in files]
+
+
+def digest(manifest: Object) -> str:
+    """Return a hash of a manifest, to tell whether what was applied last is what is wanted now."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,351 @@
+"""The SensorLogPipeline resource: what a user writes. The CRD is generated from these models (see `crd`).
+
+Field descriptions are what `kubectl explain` prints. A rule that only the API server can check (immutability)
+stands beside its field as CEL; source: Kubernetes documentation, "Validation rules" of CustomResourceDefinitions.
+"""
+
+import hashlib
+import re
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from sensorlog import durations
+from sensorlog.measurements import DEFAULT_MEASUREMENTS, MAX_MEASUREMENTS, RESERVED, Measurement
+from sensorlog.pipeline import SaslMechanism, SecurityProtocol
+from sensorlog.timestamps import TimestampUnit
+from sensorlog_operator.errors import NeedsChangeError, Reason
+
+GROUP = "sensorlog.dev"
+VERSION = "v1alpha1"
+KIND = "SensorLogPipeline"
+PLURAL = "sensorlogpipelines"
+
+MAX_NAME_LENGTH = 52
+"""A Service's name is a DNS label of 63; children are called NAME-query and the like."""
+
+POSTGRES_IDENTIFIER_BYTES = 63
+
+
+def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
+    """Return CEL rules as a schema extension; each pair is (rule, message)."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
+
+
+def immutable(field: str) -> dict[str, Any]:
+    """Return the CEL rule that forbids changing `field` once it is set."""
+    return rules(("self == oldSelf", f"{field} cannot be changed after creation; create another pipeline instead"))
+
+
+Duration = Annotated[str, Field(pattern=durations.PATTERN, max_length=32)]
+TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]+$", min_length=1, max_length=249)]
+SecretName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+Quantity = Annotated[
+    str | int,
+    Field(json_schema_extra={"x-kubernetes-int-or-string": True}, examples=["500m", "512Mi"]),
+]
+Replicas = Annotated[int, Field(ge=0, le=1000)]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+
+class SecretKeyRef(_Spec):
+    """A key of a Secret in the pipeline's namespace."""
+
+    name: SecretName = Field(description="Name of the Secret.")
+    key: str = Field(
+        default="uri", min_length=1, max_length=253, description="Key that holds a postgresql:// connection URI."
+    )
+
+
+class SecretRef(_Spec):
+    """A Secret in the pipeline's namespace."""
+
+    name: SecretName = Field(description="Name of the Secret.")
+
+
+class KafkaSecurity(_Spec):
+    """How to connect to the brokers."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "self.protocol.startsWith('SASL') == has(self.saslMechanism)",
+                "saslMechanism goes with protocol SASL_PLAINTEXT or SASL_SSL, and they with it",
+            ),
+            (
+                "has(self.saslMechanism) == has(self.credentialsSecretRef)",
+                "saslMechanism and credentialsSecretRef go together",
+            ),
+        )
+    )
+
+    protocol: SecurityProtocol = Field(default="PLAINTEXT", description="Security protocol of the listener.")
+    sasl_mechanism: SaslMechanism | None = Field(default=None, description="Needs credentialsSecretRef.")
+    credentials_secret_ref: SecretRef | None = Field(
+        default=None, description="Secret with keys username and password, for SASL."
+    )
+    ca_secret_ref: SecretRef | None = Field(
+        default=None, description="Secret with key ca.crt, the authority that signed the brokers' certificates."
+    )
+    client_certificate_secret_ref: SecretRef | None = Field(
+        default=None, description="Secret with keys tls.crt and tls.key, for mutual TLS."
+    )
+
+
+class Topic(_Spec):
+    """A Kafka topic the pipeline creates and keeps as declared."""
+
+    partitions: int = Field(default=1, ge=1, le=10_000, description="May grow; never shrinks, because Kafka cannot.")
+    replication_factor: int = Field(default=1, ge=1, le=32, description="Copies of each partition.")
+    config: dict[str, Annotated[str, Field(max_length=4096)]] = Field(
+        default_factory=dict,
+        description="Topic configurations to keep as declared, by Kafka's names; others are left alone.",
+        examples=[{"compression.type": "zstd"}],
+    )
+
+
+class ReadingsTopic(Topic):
+    """The topic of readings."""
+
+    topic: TopicName = Field(
+        default="logger.sensor.ts", description="Name of the topic.", json_schema_extra=immutable("readings.topic")
+    )
+    partitions: int = Field(
+        default=6,
+        ge=1,
+        le=10_000,
+        description="May grow, never shrinks: Kafka cannot. More ingest pods than this do not help.",
+    )
+    retention: Duration = Field(
+        default="7d",
+        description="How long the broker keeps readings (retention.ms): what outage of the database is survived.",
+    )
+
+    def declared_config(self) -> dict[str, str]:
+        """Return every configuration that the resource declares."""
+        return {"retention.ms": str(durations.milliseconds(self.retention)), **self.config}
+
+
+class SensorsTopic(Topic):
+    """The topic of sensor instances."""
+
+    topic: TopicName = Field(
+        default="logger.sensor.instance",
+        description="Name of the topic.",
+        json_schema_extra=immutable("sensors.topic"),
+    )
+
+    def declared_config(self) -> dict[str, str]:
+        """Return every configuration that the resource declares."""
+        return dict(self.config)
+
+
+class KafkaSpec(_Spec):
+    """Where readings come from."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.readings.topic != self.sensors.topic", "readings.topic and sensors.topic must differ")
+        )
+    )
+
+    bootstrap_servers: str = Field(
+        min_length=1,
+        max_length=4096,
+        pattern=r"^[^\s,:]+:[0-9]+(,[^\s,:]+:[0-9]+)*$",
+        description="Brokers to ask first, as host:port, separated by commas.",
+        examples=["kafka.backing.svc:9092"],
+    )
+    security: KafkaSecurity = Field(default=KafkaSecurity(), description="How to connect; default plaintext.")
+    readings: ReadingsTopic = Field(default=ReadingsTopic(), description="The topic of readings.")
+    sensors: SensorsTopic = Field(default=SensorsTopic(), description="The topic of sensor instances.")
+
+
+class TimescaleSpec(_Spec):
+    """Where readings are kept."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.schema) == has(oldSelf.schema) && (!has(self.schema) || self.schema == oldSelf.schema)",
+                "schema cannot be changed after creation; create another pipeline instead",
+            )
+        )
+    )
+
+    connection_secret_ref: SecretKeyRef = Field(
+        description="Connection of the primary: a user that may create a schema (or owns it)."
+    )
+    read_connection_secret_ref: SecretKeyRef | None = Field(
+        default=None, description="Connection for the query side, for example of a replica; default the primary."
+    )
+    db_schema: str | None = Field(
+        default=None,
+        alias="schema",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="Schema of the pipeline's tables; default slp_NAMESPACE_NAME.",
+    )
+    chunk_interval: Duration = Field(
+        default="1d",
+        description="Time that one chunk of the hypertable covers. A change applies to new chunks.",
+    )
+
+
+class Resources(_Spec):
+    """Requests and limits of a pod's container."""
+
+    requests: dict[str, Quantity] = Field(default_factory=dict, description="What the scheduler reserves.")
+    limits: dict[str, Quantity] = Field(default_factory=dict, description="What the kernel enforces.")
+
+
+class Batch(_Spec):
+    """When a batch is written: on rows or age, whichever comes first."""
+
+    max_rows: int = Field(default=50_000, ge=1, le=1_000_000, description="Readings in one transaction.")
+    max_delay: Duration = Field(default="250ms", description="Oldest that a reading may get before it is written.")
+
+
+class IngestSpec(_Spec):
+    """The Deployment that writes."""
+
+    replicas: Replicas = Field(default=1, description="Pods that share the partitions.")
+    batch: Batch = Field(default=Batch(), description="Size of a transaction.")
+    resources: Resources = Field(
+        default=Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"}),
+        description="Requests and limits.",
+    )
+    image: str | None = Field(default=None, max_length=512, description="Default: the operator's release.")
+
+
+class QuerySpec(_Spec):
+    """The Deployment that reads."""
+
+    replicas: Replicas = Field(default=1, description="Pods that answer.")
+    resources: Resources = Field(
+        default=Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"}),
+        description="Requests and limits.",
+    )
+    image: str | None = Field(default=None, max_length=512, description="Default: the operator's release.")
+
+
+class PipelineSpec(_Spec):
+    """What a user asks for."""
+
+    kafka: KafkaSpec = Field(description="Where readings come from.")
+    timescale: TimescaleSpec = Field(description="Where readings are kept.")
+    timestamp_unit: TimestampUnit = Field(
+        default="s",
+        description="Unit of ts in messages and answers.",
+        json_schema_extra=immutable("timestampUnit"),
+    )
+    measurements: tuple[Measurement, ...] = Field(
+        default=DEFAULT_MEASUREMENTS,
+        min_length=1,
+        max_length=MAX_MEASUREMENTS,
+        description="What a reading measures: one column each. One taken away keeps its column.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    ingest: IngestSpec = Field(default=IngestSpec(), description="The Deployment that writes.")
+    query: QuerySpec = Field(default=QuerySpec(), description="The Deployment that reads.")
+    deletion_policy: Literal["Retain", "Delete"] = Field(
+        default="Retain", description="Whether deleting the resource deletes the topics and the schema too."
+    )
+    paused: bool = Field(
+        default=False,
+        description="Stops ingest: readings wait in the topic, within its retention. Queries go on.",
+    )
+
+
+MEASUREMENT_RULES = rules(
+    ("!has(self.min) || !has(self.max) || self.min <= self.max", "min must not be above max"),
+    (
+        f"!(self.name in [{', '.join(repr(name) for name in sorted(RESERVED))}])",
+        "name is a part of every reading already; choose another",
+    ),
+)
+
+NAME_RULES = rules(
+    (
+        f"self.metadata.name.matches('^[a-z]([-a-z0-9]{{0,{MAX_NAME_LENGTH - 2}}}[a-z0-9])?$')",
+        f"metadata.name must be at most {MAX_NAME_LENGTH} of a-z, 0-9 and '-', starting with a letter",
+    )
+)
+
+
+class Resource(BaseModel):
+    """A SensorLogPipeline as the API server holds it, without a look at its spec."""
+
+    model_config = ConfigDict(frozen=True)
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    created: str
+    deleting: bool
+    finalizers: tuple[str, ...]
+    status: dict[str, Any]
+
+    @classmethod
+    def from_body(cls, body: dict[str, Any]) -> Self:
+        """Return the resource of an API object."""
+        return cls(**_metadata(body))
+
+    @property
+    def key(self) -> str:
+        """The pipeline as people name it: namespace/name."""
+        return f"{self.namespace}/{self.name}"
+
+
+class Pipeline(Resource):
+    """A SensorLogPipeline whose spec fits the model."""
+
+    spec: PipelineSpec
+
+    @classmethod
+    def from_body(cls, body: dict[str, Any]) -> Self:
+        """Return the pipeline of an API object; NeedsChangeError names the field that does not fit."""
+        try:
+            return cls(**_metadata(body), spec=PipelineSpec.model_validate(body.get("spec") or {}))
+        except ValidationError as e:
+            first = e.errors(include_url=False)[0]
+            field = ".".join(("spec", *(str(part) for part in first["loc"])))
+            raise NeedsChangeError(Reason.INVALID_SPEC, f"{field}: {first['msg']}") from e
+
+    @property
+    def schema_name(self) -> str:
+        """The schema of the pipeline's tables."""
+        return self.spec.timescale.db_schema or default_schema(self.namespace, self.name)
+
+    @property
+    def chunk_interval(self) -> timedelta:
+        """Time that one chunk covers."""
+        return durations.parse(self.spec.timescale.chunk_interval)
+
+
+def _metadata(body: dict[str, Any]) -> dict[str, Any]:
+    meta = body["metadata"]
+    return {
+        "namespace": meta["namespace"],
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "generation": meta.get("generation", 0),
+        "created": meta["creationTimestamp"],
+        "deleting": "deletionTimestamp" in meta,
+        "finalizers": tuple(meta.get("finalizers", ())),
+        "status": body.get("status") or {},
+    }
+
+
+def default_schema(namespace: str, name: str) -> str:
+    """Return slp_NAMESPACE_NAME as a PostgreSQL identifier; one too long ends in a hash of the whole."""
+    plain = re.sub(r"[^a-z0-9_]", "_", f"slp_{namespace}_{name}")
+    if len(plain) <= POSTGRES_IDENTIFIER_BYTES:
+        return plain
+    digest = hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:8]
+    return f"{plain[: POSTGRES_IDENTIFIER_BYTES - 9]}_{digest}"

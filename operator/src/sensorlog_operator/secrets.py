@@ -1,0 +1,131 @@
+"""The Secrets a pipeline names: read, checked, and turned into connections. Their values go nowhere else."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sensorlog.credentials import (
+    DATABASE_URI,
+    KAFKA_CA,
+    KAFKA_CERTIFICATE,
+    KAFKA_KEY,
+    KAFKA_PASSWORD,
+    KAFKA_USERNAME,
+)
+from sensorlog_operator.errors import NeedsChangeError, Reason
+from sensorlog_operator.kube import SECRET, Kube
+from sensorlog_operator.models import KafkaSpec, Pipeline, SecretKeyRef
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """One key of a Secret, and the file name that a service reads it by."""
+
+    secret: str
+    key: str
+    file: str
+    field: str
+
+
+def database_projection(ref: SecretKeyRef, name: str) -> Projection:
+    """Return how the connection URI is mounted."""
+    return Projection(ref.name, ref.key, DATABASE_URI, f"spec.timescale.{name}")
+
+
+def kafka_projections(kafka: KafkaSpec) -> tuple[Projection, ...]:
+    """Return how the Kafka credentials are mounted; none for a plaintext listener."""
+    security = kafka.security
+    wanted = (
+        (security.credentials_secret_ref, (KAFKA_USERNAME, KAFKA_PASSWORD), "credentialsSecretRef"),
+        (security.ca_secret_ref, (KAFKA_CA,), "caSecretRef"),
+        (security.client_certificate_secret_ref, (KAFKA_CERTIFICATE, KAFKA_KEY), "clientCertificateSecretRef"),
+    )
+    return tuple(
+        Projection(ref.name, key, key, f"spec.kafka.security.{name}")
+        for ref, keys, name in wanted
+        if ref
+        for key in keys
+    )
+
+
+def projections(pipeline: Pipeline) -> tuple[Projection, ...]:
+    """Return every key of a Secret that the pipeline names."""
+    timescale = pipeline.spec.timescale
+    replica = timescale.read_connection_secret_ref
+    return (
+        database_projection(timescale.connection_secret_ref, "connectionSecretRef"),
+        *((database_projection(replica, "readConnectionSecretRef"),) if replica else ()),
+        *kafka_projections(pipeline.spec.kafka),
+    )
+
+
+class Credentials:
+    """The Secrets of one pipeline, read once. What is missing is an error only where it is asked for."""
+
+    def __init__(self, kube: Kube, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._wanted = projections(pipeline)
+        self._secrets = {name: kube.get(SECRET, pipeline.namespace, name) for name in {p.secret for p in self._wanted}}
+
+    def database_uri(self) -> str:
+        """Return the primary's connection URI; NeedsChangeError names the Secret, the key and the field."""
+        return self._value(self._wanted[0])
+
+    def kafka_options(self) -> dict[str, str]:
+        """Return librdkafka's connection options; NeedsChangeError as in `database_uri`."""
+        kafka = self._pipeline.spec.kafka
+        return _kafka_options(kafka, {p.file: self._value(p) for p in kafka_projections(kafka)})
+
+    def digest(self) -> str:
+        """Return a text that changes with any value and tells none; NeedsChangeError as in `database_uri`."""
+        # Keyed by the resource's uid, so that equal passwords of two pipelines do not show as equal digests.
+        text = "\0".join(f"{p.secret}\0{p.key}\0{self._value(p)}" for p in self._wanted)
+        return hmac.new(self._pipeline.uid.encode(), text.encode(), hashlib.sha256).hexdigest()[:16]
+
+    def _value(self, wanted: Projection) -> str:
+        return _value(wanted, self._pipeline.namespace, self._secrets[wanted.secret])
+
+
+def _value(wanted: Projection, namespace: str, secret: dict[str, dict[str, str]] | None) -> str:
+    if secret is None:
+        raise NeedsChangeError(
+            Reason.SECRET_NOT_FOUND,
+            f"Secret {namespace}/{wanted.secret} named by {wanted.field} does not exist. Create it with key"
+            f" {wanted.key!r}, or correct {wanted.field}.name.",
+        )
+    try:
+        value = base64.b64decode((secret.get("data") or {})[wanted.key]).decode().strip()
+    except KeyError:
+        value = ""
+    except (binascii.Error, UnicodeDecodeError) as e:
+        raise NeedsChangeError(
+            Reason.SECRET_KEY_MISSING, f"Key {wanted.key!r} of Secret {namespace}/{wanted.secret} is not text."
+        ) from e
+    if not value:
+        raise NeedsChangeError(
+            Reason.SECRET_KEY_MISSING,
+            f"Secret {namespace}/{wanted.secret} named by {wanted.field} has no value under key {wanted.key!r}; it has"
+            f" {', '.join(sorted(secret.get('data') or {})) or 'no keys'}. Add the key, or correct the field.",
+        )
+    return value
+
+
+def _kafka_options(kafka: KafkaSpec, values: Mapping[str, str]) -> dict[str, str]:
+    """Return librdkafka's connection options with certificates inline: the operator writes no secret to a disk."""
+    security = kafka.security
+    names = {
+        KAFKA_USERNAME: "sasl.username",
+        KAFKA_PASSWORD: "sasl.password",
+        KAFKA_CA: "ssl.ca.pem",
+        KAFKA_CERTIFICATE: "ssl.certificate.pem",
+        KAFKA_KEY: "ssl.key.pem",
+    }
+    return {
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "security.protocol": security.protocol,
+        **({"sasl.mechanism": security.sasl_mechanism} if security.sasl_mechanism else {}),
+        **{names[file]: value for file, value in values.items()},
+    }

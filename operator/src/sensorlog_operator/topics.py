@@ -1,0 +1,317 @@
+"""The Kafka side of a pipeline: its two topics, their partitions and configurations.
+
+`observe` asks the brokers, `plan` compares (pure), `apply` does the admin calls. Only what the resource declares is
+compared, so a configuration set by a Kafka administrator stays.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
+
+from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
+from sensorlog_operator.models import Pipeline
+from sensorlog_operator.plans import Action, Refusal
+
+REQUEST_TIMEOUT_SECONDS = 8.0
+CACHED_CLIENTS = 32
+"""Connections are kept for so many distinct clusters and credentials; the least recently used is closed."""
+
+_AUTHENTICATION = {
+    KafkaError._AUTHENTICATION,  # noqa: SLF001 -- librdkafka's local errors start with an underscore
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError._SSL,  # noqa: SLF001
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
+_REJECTED = {
+    KafkaError.INVALID_CONFIG,
+    KafkaError.INVALID_REPLICATION_FACTOR,
+    KafkaError.INVALID_PARTITIONS,
+    KafkaError.INVALID_REQUEST,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError.TOPIC_EXCEPTION,
+    KafkaError._INVALID_ARG,  # noqa: SLF001
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredTopic:
+    """A topic as the resource declares it. `field` is where, for messages."""
+
+    name: str
+    partitions: int
+    replication_factor: int
+    config: Mapping[str, str]
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedTopic:
+    """A topic as the brokers have it. The replication factor is that of the partition with the fewest copies."""
+
+    partitions: int
+    replication_factor: int
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTopic(Action):
+    """Create a topic that is missing."""
+
+    topic: DesiredTopic
+
+
+@dataclass(frozen=True, slots=True)
+class GrowPartitions(Action):
+    """Add partitions. Keys map to other partitions from then on."""
+
+    topic: str
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlterConfig(Action):
+    """Set configurations, leaving all others alone."""
+
+    topic: str
+    config: Mapping[str, str]
+
+
+class KafkaAdmin:
+    """An admin client that remembers why its connections fail: calls alone only say that they timed out."""
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        self._last_error: KafkaError | None = None
+        self._cluster_id = ""
+        with mapped_errors(None):
+            self.client = AdminClient(self._client_options(options))
+
+    def _client_options(self, options: Mapping[str, str]) -> dict[str, Any]:
+        return {
+            **options,
+            "client.id": "sensorlog-operator",
+            "socket.connection.setup.timeout.ms": 5_000,
+            "reconnect.backoff.max.ms": 5_000,
+            "error_cb": self._on_error,
+            "log_level": 2,  # connection failures reach the condition; librdkafka's own lines would only repeat them
+        }
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._last_error = error
+
+    def cluster_id(self) -> str:
+        """Return Kafka's own id of the cluster; asked once, because it never changes."""
+        if not self._cluster_id:
+            with mapped_errors(self):
+                future = self.client.describe_cluster(request_timeout=REQUEST_TIMEOUT_SECONDS)
+                self._cluster_id = future.result(REQUEST_TIMEOUT_SECONDS + 2).cluster_id
+        return self._cluster_id
+
+    def results(self, futures: Mapping[Any, "Future[Any]"]) -> dict[Any, Any]:
+        """Return what every future yields; PipelineError for the first that fails."""
+        with mapped_errors(self):
+            return {key: future.result(REQUEST_TIMEOUT_SECONDS + 2) for key, future in futures.items()}
+
+    def connection_error(self) -> KafkaError | None:
+        """Return the last error of a connection, forgetting it."""
+        self.client.poll(0)
+        error, self._last_error = self._last_error, None
+        return error
+
+
+def admin(options: Mapping[str, str]) -> KafkaAdmin:
+    """Return an admin client for librdkafka `options`, shared between pipelines that have the same ones."""
+    return _cached_admin(tuple(sorted(options.items())))
+
+
+@functools.lru_cache(maxsize=CACHED_CLIENTS)
+def _cached_admin(options: tuple[tuple[str, str], ...]) -> KafkaAdmin:
+    return KafkaAdmin(dict(options))
+
+
+@contextmanager
+def mapped_errors(kafka: KafkaAdmin | None) -> Iterator[None]:
+    """Turn Kafka's errors into PipelineErrors: this is the one place that knows both."""
+    try:
+        yield
+    except KafkaException as e:
+        raise _mapped(e.args[0], kafka) from e
+    except TimeoutError as e:
+        raise _mapped(KafkaError(KafkaError._TIMED_OUT), kafka) from e  # noqa: SLF001
+
+
+def _mapped(error: KafkaError, kafka: KafkaAdmin | None) -> PipelineError:
+    cause = (kafka.connection_error() if kafka else None) or error
+    if _AUTHENTICATION & {error.code(), cause.code()}:
+        return NeedsChangeError(
+            Reason.KAFKA_AUTHENTICATION_FAILED,
+            f"Kafka refused the connection or the right to do this ({cause.str()}). Check spec.kafka.security, the"
+            " Secrets it names and the user's ACLs.",
+        )
+    if error.code() in _REJECTED:
+        return NeedsChangeError(
+            Reason.KAFKA_REJECTED,
+            f"Kafka rejected the request ({error.str()}). Correct spec.kafka.",
+        )
+    return UnavailableError(
+        Reason.KAFKA_UNAVAILABLE,
+        f"Kafka does not answer ({cause.str()}). Check that the brokers of spec.kafka.bootstrapServers run and can be"
+        " reached from the operator; it keeps trying.",
+    )
+
+
+def desired(pipeline: Pipeline) -> tuple[DesiredTopic, ...]:
+    """Return the two topics that a pipeline declares."""
+    kafka = pipeline.spec.kafka
+    return tuple(
+        DesiredTopic(t.topic, t.partitions, t.replication_factor, t.declared_config(), f"spec.kafka.{name}")
+        for name, t in (("readings", kafka.readings), ("sensors", kafka.sensors))
+    )
+
+
+def observe(kafka: KafkaAdmin, names: Sequence[str]) -> dict[str, ObservedTopic]:
+    """Return the topics among `names` that exist."""
+    existing = _describe(kafka, names)
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in existing]
+    futures = kafka.client.describe_configs(resources, request_timeout=REQUEST_TIMEOUT_SECONDS) if resources else {}
+    configs = {resource.name: entries for resource, entries in kafka.results(futures).items()}
+    return {
+        name: ObservedTopic(
+            partitions=len(description.partitions),
+            replication_factor=min(len(partition.replicas) for partition in description.partitions),
+            config={entry.name: entry.value for entry in configs[name].values()},
+        )
+        for name, description in existing.items()
+    }
+
+
+def _describe(kafka: KafkaAdmin, names: Sequence[str]) -> dict[str, Any]:
+    # describe_topics, unlike a metadata request, never makes a broker create the topic.
+    with mapped_errors(kafka):
+        futures = kafka.client.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_TIMEOUT_SECONDS)
+    found = {}
+    for name, future in futures.items():
+        with mapped_errors(kafka):
+            try:
+                found[name] = future.result(REQUEST_TIMEOUT_SECONDS + 2)
+            except KafkaException as e:
+                if e.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
+    return found
+
+
+def lag(kafka: KafkaAdmin, topic: str, partitions: int, next_offsets: Mapping[int, int]) -> int:
+    """Return how many offsets of `topic` lie between what is stored (`next_offsets`) and the end of the log.
+
+    A partition that nobody has read yet counts from its first message that still exists.
+    """
+    first = _offsets(kafka, topic, partitions, OffsetSpec.earliest())
+    end = _offsets(kafka, topic, partitions, OffsetSpec.latest())
+    return sum(max(0, end[p] - max(next_offsets.get(p, 0), first[p])) for p in range(partitions))
+
+
+def _offsets(kafka: KafkaAdmin, topic: str, partitions: int, spec: OffsetSpec) -> dict[int, int]:
+    wanted = {TopicPartition(topic, partition): spec for partition in range(partitions)}
+    futures = kafka.client.list_offsets(wanted, request_timeout=REQUEST_TIMEOUT_SECONDS)
+    return {partition.partition: result.offset for partition, result in kafka.results(futures).items()}
+
+
+def plan(wanted: Iterable[DesiredTopic], observed: Mapping[str, ObservedTopic]) -> list[Action]:
+    """Return the steps from `observed` to `wanted`, refusals among them."""
+    return [action for topic in wanted for action in _plan_topic(topic, observed.get(topic.name))]
+
+
+def _plan_topic(topic: DesiredTopic, observed: ObservedTopic | None) -> Iterator[Action]:
+    if observed is None:
+        yield CreateTopic(
+            f"create topic {topic.name} with {topic.partitions} partitions, {topic.replication_factor} copies each",
+            topic,
+        )
+        return
+    yield from _plan_partitions(topic, observed)
+    if observed.replication_factor != topic.replication_factor:
+        yield Refusal(
+            f"Topic {topic.name} has replication factor {observed.replication_factor}, {topic.field} says"
+            f" {topic.replication_factor}: changing it moves data between brokers, which the operator leaves to"
+            f" kafka-reassign-partitions. Do that, or set {topic.field}.replicationFactor back.",
+            Reason.REPLICATION_FACTOR_CANNOT_CHANGE,
+        )
+    if changed := {key: value for key, value in topic.config.items() if observed.config.get(key) != value}:
+        words = ", ".join(f"{key} from {observed.config.get(key)} to {value}" for key, value in changed.items())
+        yield AlterConfig(f"set {words} on topic {topic.name}", topic.name, changed)
+
+
+def _plan_partitions(topic: DesiredTopic, observed: ObservedTopic) -> Iterator[Action]:
+    if topic.partitions > observed.partitions:
+        yield GrowPartitions(
+            f"grow topic {topic.name} from {observed.partitions} to {topic.partitions} partitions",
+            topic.name,
+            topic.partitions,
+        )
+    elif topic.partitions < observed.partitions:
+        yield Refusal(
+            f"Topic {topic.name} has {observed.partitions} partitions, {topic.field} says {topic.partitions}: Kafka"
+            f" cannot remove partitions. Set {topic.field}.partitions to {observed.partitions} or more.",
+            Reason.PARTITIONS_CANNOT_SHRINK,
+        )
+
+
+@functools.singledispatch
+def _execute(action: Action, kafka: KafkaAdmin) -> None:
+    raise TypeError(f"no way to do {type(action).__name__} to a topic with {kafka}")
+
+
+@_execute.register
+def _(action: CreateTopic, kafka: KafkaAdmin) -> None:
+    topic = action.topic
+    new = NewTopic(topic.name, topic.partitions, topic.replication_factor, config=dict(topic.config))
+    futures = kafka.client.create_topics([new], request_timeout=REQUEST_TIMEOUT_SECONDS)
+    with mapped_errors(kafka):
+        try:
+            futures[topic.name].result(REQUEST_TIMEOUT_SECONDS + 2)
+        except KafkaException as e:
+            if e.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+
+
+@_execute.register
+def _(action: GrowPartitions, kafka: KafkaAdmin) -> None:
+    new = NewPartitions(action.topic, action.partitions)
+    kafka.results(kafka.client.create_partitions([new], request_timeout=REQUEST_TIMEOUT_SECONDS))
+
+
+@_execute.register
+def _(action: AlterConfig, kafka: KafkaAdmin) -> None:
+    entries = [
+        ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in action.config.items()
+    ]
+    resource = ConfigResource(ResourceType.TOPIC, action.topic, incremental_configs=entries)
+    kafka.results(kafka.client.incremental_alter_configs([resource], request_timeout=REQUEST_TIMEOUT_SECONDS))
+
+
+def apply(kafka: KafkaAdmin, actions: Iterable[Action]) -> None:
+    """Do what is no refusal, in order."""
+    for action in actions:
+        if not isinstance(action, Refusal):
+            _execute(action, kafka)
+
+
+def delete(kafka: KafkaAdmin, names: Sequence[str]) -> None:
+    """Delete the topics among `names` that exist, with all their messages."""
+    if existing := list(_describe(kafka, names)):
+        kafka.results(kafka.client.delete_topics(existing, request_timeout=REQUEST_TIMEOUT_SECONDS))
