@@ -1,0 +1,68 @@
+"""`python -m sensorlog_query`: read the settings, serve until SIGTERM."""
+
+import sys
+from collections.abc import Sequence
+
+import psycopg
+import structlog
+from prometheus_client import REGISTRY
+from psycopg.conninfo import conninfo_to_dict
+
+from sensorlog.credentials import DATABASE_URI, CredentialsError, read_credential
+from sensorlog.pipeline import PipelineConfig, PipelineConfigError, read_pipeline_config
+from sensorlog.telemetry import Health, StopSignal, TelemetryServer, configure_logging
+from sensorlog_query.server import BindError, QueryServer
+from sensorlog_query.settings import Settings, SettingsError, read_settings
+
+log = structlog.get_logger()
+
+BAD_CONFIGURATION = 2
+FAILED = 1
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code: 0, 1 without a port, 2 with a bad configuration."""
+    try:
+        settings = read_settings(list(arguments))
+        pipeline = read_pipeline_config(settings.config)
+        _check_uri(settings)
+    except (SettingsError, PipelineConfigError, CredentialsError) as e:
+        print(f"error: {e}", file=sys.stderr)  # noqa: T201 -- before there is a log
+        return BAD_CONFIGURATION
+    configure_logging("query", level=settings.log_level, log_format=settings.log_format)
+    try:
+        _serve(settings, pipeline)
+    except (BindError, OSError) as e:
+        log.error("cannot serve", error=str(e))  # noqa: TRY400 -- the message says all
+        return FAILED
+    return 0
+
+
+def _check_uri(settings: Settings) -> None:
+    uri = read_credential(settings.database_dir, DATABASE_URI)
+    try:
+        conninfo_to_dict(uri)
+    except psycopg.ProgrammingError:
+        # Without the reason: libpq quotes the uri, password included.
+        path = settings.database_dir / DATABASE_URI
+        raise CredentialsError(f"{path} is no connection uri; write postgresql://user:password@host:5432/db") from None
+
+
+def _serve(settings: Settings, pipeline: PipelineConfig) -> None:
+    stop = StopSignal()
+    stop.install()
+    server = QueryServer(settings, pipeline, REGISTRY)
+    health = Health()
+    health.liveness.append(server.liveness)
+    health.readiness.append(server.readiness)
+    telemetry = TelemetryServer(settings.telemetry_port, health)
+    telemetry.start()
+    server.start()
+    stop.wait()
+    log.info("stopping", grace_seconds=settings.shutdown_seconds)
+    server.stop()
+    telemetry.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

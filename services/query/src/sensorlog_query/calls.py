@@ -1,0 +1,75 @@
+"""What a gRPC call grants its queries: how long they may take, and that they end when nobody waits any more."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import structlog
+from psycopg import Connection
+
+from sensorlog_query.errors import CallerGoneError, DeadlineError
+
+log = structlog.get_logger()
+
+MARGIN_SECONDS = 0.02
+"""Kept back from the caller's deadline, so that the answer "too late" still arrives in time."""
+
+CANCEL_TIMEOUT_SECONDS = 5.0
+
+
+class Call:
+    """One call of a client: its deadline and its end.
+
+    `limit_seconds` holds where the caller sets no deadline or a longer one. `canceller` runs the cancel requests:
+    gRPC tells of a call's end in the thread that serves all calls, which must not wait for a database.
+    """
+
+    def __init__(self, context: grpc.ServicerContext, limit_seconds: float, canceller: Executor) -> None:
+        self._context = context
+        self._canceller = canceller
+        self._lock = threading.Lock()
+        self._connection: Connection[Any] | None = None
+        remaining = context.time_remaining()
+        own = limit_seconds if remaining is None else min(limit_seconds, remaining - MARGIN_SECONDS)
+        self._deadline = time.monotonic() + own
+        context.add_callback(self._on_end)
+
+    def remaining_seconds(self) -> float:
+        """Return the time left, more than 0; DeadlineError or CallerGoneError where the call is over."""
+        if not self._context.is_active():
+            raise CallerGoneError("the caller is gone")
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
+            raise DeadlineError("no time was left to ask the database; allow more time")
+        return remaining
+
+    @contextmanager
+    def querying(self, connection: Connection[Any]) -> Iterator[None]:
+        """Have the statements that run on `connection` meanwhile cancelled when the caller goes away."""
+        with self._lock:
+            self._connection = connection
+        try:
+            self.remaining_seconds()  # after the line above: the end of the call is noticed here or there
+            yield
+        finally:
+            with self._lock:
+                self._connection = None
+
+    def _on_end(self) -> None:
+        if self._connection is not None:
+            self._canceller.submit(self._cancel)
+
+    def _cancel(self) -> None:
+        # Under the lock, so that the connection cannot serve another call when the cancel request arrives.
+        with self._lock:
+            if self._connection is None:
+                return
+            log.info("cancelling the statement of a caller who is gone")
+            try:
+                self._connection.cancel_safe(timeout=CANCEL_TIMEOUT_SECONDS)
+            except Exception as e:  # noqa: BLE001 -- the database may be away; statement_timeout remains
+                log.warning("cannot cancel a statement", error=type(e).__name__)

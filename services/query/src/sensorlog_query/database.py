@@ -1,0 +1,189 @@
+"""The way to the database: a pool of read-only connections, and a watch over whether it answers."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg import Connection, IsolationLevel
+from psycopg.sql import Composed
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from sensorlog.credentials import DATABASE_URI, read_credential
+from sensorlog.telemetry import Heartbeat, Problem
+from sensorlog_query import microseconds, sql
+from sensorlog_query.calls import Call
+from sensorlog_query.errors import DATABASE_AWAY, QueryError, UnavailableError, mapped
+
+log = structlog.get_logger()
+
+CONNECT_TIMEOUT_SECONDS = 3
+RECONNECT_SECONDS = 4.0
+"""How long the pool itself retries a lost connection. Short, because its pauses double; the watch has it try anew."""
+
+PROBE_SECONDS = 1.0
+SILENCE_SECONDS = 6.0
+"""A probe that hangs this long says the same as one that fails."""
+
+PARAMETERS: dict[str, Any] = {
+    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    # A peer that vanished without a word is noticed in seconds, not in the two hours of the kernel's default.
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+# Parallel workers would let one call take all cores from the others.
+SERVER_SETTINGS = (
+    "-c default_transaction_read_only=on -c timezone=UTC -c max_parallel_workers_per_gather=0"
+    " -c idle_in_transaction_session_timeout=60s"
+)
+
+
+def connection_parameters(application: str) -> dict[str, Any]:
+    """Return the options of every connection; they stand above those of the uri."""
+    return {**PARAMETERS, "application_name": application, "options": SERVER_SETTINGS, "autocommit": True}
+
+
+def configure(connection: Connection[Any]) -> None:
+    """Make transactions read one snapshot: the statements of a page then agree with each other."""
+    connection.isolation_level = IsolationLevel.REPEATABLE_READ
+    connection.read_only = True
+    microseconds.register(connection)
+
+
+class Watch:
+    """A thread that asks the database every second whether the pipeline's tables can be read.
+
+    It has a connection of its own: a busy pool does not look like a database that is away. `on_change` hears the
+    problem, or None when there is none any more, in the watch's thread.
+    """
+
+    def __init__(self, connect: Callable[[], Connection[Any]], probe: Composed) -> None:
+        self._connect = connect
+        self._probe = probe
+        self._connection: Connection[Any] | None = None
+        self._problem: Problem = "the database has not answered yet"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="database-watch", daemon=True)
+        self._asked = time.monotonic()
+        self.heartbeat = Heartbeat("the database watch", max_silence=120.0)
+        self.on_change: list[Callable[[Problem], None]] = []
+
+    def problem(self) -> Problem:
+        """Return why queries cannot be answered now; None when they can."""
+        silence = time.monotonic() - self._asked
+        if self._problem is None and silence > SILENCE_SECONDS:
+            return f"the database has not answered for {silence:.0f} s"
+        return self._problem
+
+    def start(self) -> None:
+        """Ask until `stop`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._stop.set()
+        self._thread.join(timeout=CONNECT_TIMEOUT_SECONDS + PROBE_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._turn()
+            self._stop.wait(PROBE_SECONDS)
+        self._disconnect()
+
+    def _turn(self) -> None:
+        before, self._problem = self._problem, self._ask()
+        self._asked = time.monotonic()
+        self.heartbeat.beat()
+        if before != self._problem:
+            log.info("database watch", problem=self._problem)
+        for tell in self.on_change:
+            tell(self._problem)
+
+    def _ask(self) -> Problem:
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            self._connection.execute(self._probe)
+        except Exception as e:  # noqa: BLE001 -- whatever it is, it is why the database cannot be read
+            self._disconnect()
+            return str(mapped(e))
+        return None
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+class Database:
+    """Read-only transactions that end with the call they serve."""
+
+    def __init__(
+        self, credentials: Path, statements: sql.Statements, *, pool_min: int, pool_max: int, wait_seconds: float
+    ) -> None:
+        self._wait_seconds = wait_seconds
+        # The uri is read for each new connection, so that a rotated Secret is picked up.
+        self.pool: ConnectionPool[Connection[Any]] = ConnectionPool(
+            lambda: read_credential(credentials, DATABASE_URI),
+            kwargs=connection_parameters("sensorlog-query"),
+            min_size=pool_min,
+            max_size=pool_max,
+            max_waiting=4 * pool_max,
+            timeout=wait_seconds,
+            reconnect_timeout=RECONNECT_SECONDS,
+            configure=configure,
+            open=False,
+            name="query",
+        )
+        self.watch = Watch(
+            lambda: psycopg.connect(
+                read_credential(credentials, DATABASE_URI), **connection_parameters("sensorlog-query-watch")
+            ),
+            statements.probe(),
+        )
+        self.watch.on_change.append(self._mend_pool)
+        self._away = False
+
+    def open(self) -> None:
+        """Start connecting; the database may be away."""
+        self.pool.open(wait=False)
+        self.watch.start()
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.watch.stop()
+        self.pool.close()
+
+    def _mend_pool(self, problem: Problem) -> None:
+        # Connections that died with the database lie in the pool until they are used: change them before.
+        if problem is None and self._away:
+            self.pool.check()
+        self._away = problem is not None
+
+    @contextmanager
+    def transaction(self, call: Call) -> Iterator[Connection[Any]]:
+        """Yield a connection in a transaction with one snapshot, bounded by the call's deadline."""
+        with self._connection(call) as connection, call.querying(connection), connection.transaction():
+            milliseconds = max(1, int(call.remaining_seconds() * 1000))
+            connection.execute(sql.SET_STATEMENT_TIMEOUT, {"milliseconds": str(milliseconds)})
+            yield connection
+
+    @contextmanager
+    def _connection(self, call: Call) -> Iterator[Connection[Any]]:
+        try:
+            connection = self.pool.getconn(timeout=min(call.remaining_seconds(), self._wait_seconds))
+        except PoolTimeout as e:
+            raise self._without_connection(e) from e
+        try:
+            yield connection
+        finally:
+            self.pool.putconn(connection)
+
+    def _without_connection(self, e: PoolTimeout) -> QueryError:
+        return UnavailableError(DATABASE_AWAY) if self.watch.problem() else mapped(e)

@@ -1,0 +1,55 @@
+"""What Prometheus is told of the query service, under the prefix `sensorlog_query_`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from psycopg_pool import ConnectionPool
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120, 600)
+"""From the fastest unary call to a long export."""
+
+
+class Metrics:
+    """The service's own metrics."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter("sensorlog_query_requests", "Calls that ended.", ["method", "code"], registry=registry)
+        self.seconds = Histogram(
+            "sensorlog_query_request_seconds",
+            "Time from a call's start to its end; streams to their last message.",
+            ["method"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "sensorlog_query_requests_in_flight", "Calls at work now.", ["method"], registry=registry
+        )
+        self.rows = Counter("sensorlog_query_rows_returned", "Rows sent to callers.", ["method"], registry=registry)
+        self.database_up = Gauge(
+            "sensorlog_query_database_up", "1 when the pipeline's tables can be read.", registry=registry
+        )
+
+
+class PoolCollector(Collector):
+    """The connection pool's numbers, read when Prometheus asks."""
+
+    FAMILIES = (
+        ("pool_size", "sensorlog_query_pool_connections", "Connections of the pool, in use or idle."),
+        ("pool_available", "sensorlog_query_pool_connections_idle", "Connections nobody uses now."),
+        ("pool_max", "sensorlog_query_pool_connections_limit", "Connections the pool may open."),
+        ("requests_waiting", "sensorlog_query_pool_waiting", "Calls that wait for a connection."),
+        ("requests_errors", "sensorlog_query_pool_timeouts", "Calls that waited in vain, since the start."),
+        ("connections_lost", "sensorlog_query_pool_lost", "Connections found broken, since the start."),
+    )
+
+    def __init__(self, pool: ConnectionPool[Any]) -> None:
+        self._pool = pool
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield one gauge for each number."""
+        stats = self._pool.get_stats()
+        for key, name, description in self.FAMILIES:
+            yield GaugeMetricFamily(name, description, value=stats.get(key, 0))

@@ -1,0 +1,190 @@
+"""Single readings: pages in order of time, and the last of each sensor."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from psycopg import Connection, Cursor
+from psycopg.sql import Composed
+
+from sensorlog_query import page_token
+from sensorlog_query.calls import Call
+from sensorlog_query.chunks import chunks_of, steps
+from sensorlog_query.database import Database
+from sensorlog_query.errors import LimitError
+from sensorlog_query.microseconds import Moment
+from sensorlog_query.page_token import Position
+from sensorlog_query.sql import Statements
+from sensorlog_query.validation import Page, ReadingsQuery, Selection
+
+Row = tuple[Any, ...]
+"""(time in microseconds since 1970, sensor_id, one value or None per measurement)."""
+
+MAX_RESULTS = 100_000
+"""Rows of a reply that has no pages."""
+
+# As constants: a reading's first columns.
+TIME, SENSOR = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingsPage:
+    """Rows, and the token of what follows them; empty after the last page."""
+
+    rows: list[Row]
+    next_page_token: str
+
+
+def cursor(connection: Connection[Any]) -> Cursor[Row]:
+    """Return a cursor that speaks PostgreSQL's binary format, as `Moment` needs."""
+    return connection.cursor(binary=True)
+
+
+class Readings:
+    """Answers about single readings."""
+
+    def __init__(self, database: Database, statements: Statements) -> None:
+        self._database = database
+        self._statements = statements
+
+    def sensors(self, call: Call, page: Page) -> list[Row]:
+        """Return (id, type, location) of announced sensors, by id."""
+        with self._database.transaction(call) as connection:
+            parameters = {"limit": page.size, "offset": page.offset}
+            return cursor(connection).execute(self._statements.sensors_page(), parameters).fetchall()
+
+    def latest(self, call: Call, sensor_ids: Sequence[int]) -> list[Row]:
+        """Return the last reading of each sensor, by sensor_id; LimitError above MAX_RESULTS."""
+        statement = self._statements.latest(of_sensors=bool(sensor_ids))
+        with self._database.transaction(call) as connection:
+            parameters = {"sensor_ids": list(sensor_ids), "limit": MAX_RESULTS + 1}
+            rows = cursor(connection).execute(statement, parameters).fetchall()
+        if len(rows) > MAX_RESULTS:
+            raise LimitError(f"more than {MAX_RESULTS} sensors; name some in sensor_ids")
+        return rows
+
+    def page(self, call: Call, query: ReadingsQuery) -> ReadingsPage:
+        """Return a page of readings in order of (time, sensor_id)."""
+        with self._database.transaction(call) as connection:
+            return _PageReader(cursor(connection), self._statements, query, call.remaining_seconds).read()
+
+
+class _PageReader:
+    """Reads one page within one transaction. `check` raises when the call is over."""
+
+    def __init__(
+        self, rows: Cursor[Row], statements: Statements, query: ReadingsQuery, check: Callable[[], object]
+    ) -> None:
+        self._cursor = rows
+        self._statements = statements
+        self._query = query
+        self._check = check
+        self._range = _from(query.selection, query.position, descending=query.descending)
+
+    def read(self) -> ReadingsPage:
+        """Return the page. One row more than it holds is read, to know whether another follows."""
+        wanted = self._query.page.size + 1
+        rows = self._of_sensors(wanted) if self._range.sensor_ids else self._of_all(wanted)
+        page = rows[: wanted - 1]
+        follows = len(rows) == wanted
+        token = page_token.encode(self._position(page), self._query.fingerprint) if follows else ""
+        return ReadingsPage(page, token)
+
+    def _of_sensors(self, wanted: int) -> list[Row]:
+        """Return rows of chosen sensors: the index has them in order, sensor by sensor."""
+        offset = self._query.page.offset or self._returned_before()
+        return self._fetch(self._range, wanted, offset)
+
+    def _of_all(self, wanted: int) -> list[Row]:
+        """Return rows of all sensors, in steps of chunks until there are enough."""
+        chunks = chunks_of(self._cursor, self._statements.schema, self._range)
+        remaining = list(steps(chunks, descending=self._query.descending))
+        remaining, offset = self._skip(remaining) if self._query.page.offset else (remaining, self._returned_before())
+        rows: list[Row] = []
+        for step in remaining:
+            self._check()
+            rows += self._fetch(step, wanted - len(rows), offset)
+            offset = 0
+            if len(rows) == wanted:
+                break
+        return rows
+
+    def _skip(self, ahead: list[Selection]) -> tuple[list[Selection], int]:
+        """Return what is left of `ahead` after a numbered page's offset, and of the offset in the first of them.
+
+        Numbered pages must count what they skip; page tokens need not.
+        """
+        offset = self._query.page.offset
+        for i, step in enumerate(ahead):
+            self._check()
+            count = self._number(self._statements.count(), _bounds(step))
+            if offset < count:
+                return ahead[i:], offset
+            offset -= count
+        return [], 0
+
+    def _fetch(self, selection: Selection, limit: int, offset: int) -> list[Row]:
+        query = self._query
+        statement = self._statements.page(
+            of_sensors=bool(selection.sensor_ids),
+            descending=query.descending,
+            after_key=query.position is not None,
+        )
+        parameters = {**_bounds(selection), **_key(query.position), "limit": limit, "offset": offset}
+        return self._cursor.execute(statement, parameters).fetchall()
+
+    def _returned_before(self) -> int:
+        """Return how many rows of the position's own key to pass over.
+
+        Not more than there are: retention may have dropped them since.
+        """
+        position = self._query.position
+        if position is None:
+            return 0
+        return min(position.returned, self._number(self._statements.count_of_key(), _key(position)))
+
+    def _position(self, page: Sequence[Row]) -> Position:
+        """Return where `page` ends."""
+        time, sensor_id = page[-1][: SENSOR + 1]
+        returned = _trailing(page)
+        before = self._query.position
+        if returned == len(page):  # the page is all one key, which may have begun on an earlier page
+            if before is not None and (before.time, before.sensor_id) == (time, sensor_id):
+                returned += before.returned
+            elif self._query.page.offset:
+                returned = self._query.page.offset + len(page) - self._count_before(time, sensor_id)
+        return Position(time, sensor_id, returned)
+
+    def _count_before(self, time: Moment, sensor_id: int) -> int:
+        selection = self._query.selection
+        statement = self._statements.count_before_key(
+            of_sensors=bool(selection.sensor_ids), descending=self._query.descending
+        )
+        return self._number(statement, {**_bounds(selection), **_key(Position(time, sensor_id, 0))})
+
+    def _number(self, statement: Composed, parameters: dict[str, Any]) -> int:
+        row = self._cursor.execute(statement, parameters).fetchone()
+        return int(row[0]) if row else 0
+
+
+def _from(selection: Selection, position: Position | None, *, descending: bool) -> Selection:
+    """Return what of `selection` is not before `position`; a microsecond is timestamptz's smallest step."""
+    if position is None:
+        return selection
+    if descending:
+        return replace(selection, end=min(selection.end, Moment(position.time + 1)))
+    return replace(selection, start=max(selection.start, position.time))
+
+
+def _trailing(page: Sequence[Row]) -> int:
+    """Return how many rows at the end of `page` have the last row's key."""
+    key = page[-1][: SENSOR + 1]
+    return next((i for i, row in enumerate(reversed(page)) if row[: SENSOR + 1] != key), len(page))
+
+
+def _bounds(selection: Selection) -> dict[str, Any]:
+    return {"start": selection.start, "end": selection.end, "sensor_ids": list(selection.sensor_ids)}
+
+
+def _key(position: Position | None) -> dict[str, Any]:
+    return {"key_time": position.time, "key_sensor": position.sensor_id} if position else {}

@@ -1,0 +1,97 @@
+"""Rows as messages of the contract, in the pipeline's unit of time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sensorlog.rpc import logger_pb2 as pb
+from sensorlog.timestamps import PER_SECOND, POSTGRES_EPOCH_US, TimestampUnit, from_microseconds
+from sensorlog_query.copy_binary import Block
+from sensorlog_query.readings import Row
+from sensorlog_query.validation import MAX_PAGE_SIZE
+
+TEMPERATURE, CPU = "temperature", "cpu"
+"""The measurements that have fields of their own, from the time when there were no others."""
+
+KEY_BYTES = 32
+"""At most, per message: its tag and length, ts or period, sensor_id."""
+ENTRY_BYTES = 20
+"""At most, per entry of a map: tags, lengths, the double. The name comes on top."""
+
+
+def largest_page_bytes(measurements: Sequence[str]) -> int:
+    """Return how large the largest page of readings can be."""
+    return MAX_PAGE_SIZE * (KEY_BYTES + sum(ENTRY_BYTES + len(name) for name in measurements))
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """Builds messages from rows whose values come in the order of `measurements`."""
+
+    unit: TimestampUnit
+    measurements: tuple[str, ...]
+
+    def sensor(self, row: Row) -> pb.Sensor:
+        """Return the message of (id, type, location)."""
+        sensor_id, kind, location = row
+        return pb.Sensor(id=sensor_id, type=kind, location=location)
+
+    def reading(self, row: Row) -> pb.SensorData:
+        """Return the message of (time, sensor_id, value...)."""
+        time, sensor_id, *values = row
+        present = self._present(values)
+        return pb.SensorData(
+            ts=from_microseconds(time, self.unit),
+            sensor_id=sensor_id,
+            temperature=present.pop(TEMPERATURE, None),
+            cpu=present.pop(CPU, None),
+            measurements=present,
+        )
+
+    def average(self, row: Row) -> pb.SensorAvgData:
+        """Return the message of (bucket, sensor_id or None, count, average...)."""
+        bucket, sensor_id, count, *values = row
+        averages = self._present(values)
+        return pb.SensorAvgData(
+            period=from_microseconds(bucket, self.unit),
+            avg_temp=averages.get(TEMPERATURE),
+            avg_cpu=averages.get(CPU),
+            sensor_id=sensor_id,
+            count=count,
+            averages=averages,
+        )
+
+    def average_and_latest(self, row: Row) -> pb.SensorAvgAndLatestData:
+        """Return the message of (bucket, sensor_id or None, count, average..., latest...)."""
+        bucket, sensor_id, count, *values = row
+        averages = self._present(values[: len(self.measurements)])
+        latest = self._present(values[len(self.measurements) :])
+        return pb.SensorAvgAndLatestData(
+            period=from_microseconds(bucket, self.unit),
+            avg_temp=averages.get(TEMPERATURE),
+            avg_cpu=averages.get(CPU),
+            last_temp=latest.get(TEMPERATURE),
+            sensor_id=sensor_id,
+            count=count,
+            averages=averages,
+            latest=latest,
+        )
+
+    def columns(self, block: Block, names: Sequence[str]) -> pb.ExportSensorDataReply:
+        """Return the message of a block of (time, sensor_id, value of each name)."""
+        return pb.ExportSensorDataReply(
+            ts=self._timestamps(block["v0"]).tolist(),
+            sensor_id=block["v1"].tolist(),
+            columns=[pb.Column(name=name, values=block[f"v{i}"].tolist()) for i, name in enumerate(names, start=2)],
+        )
+
+    def _timestamps(self, since_2000: Any) -> Any:
+        # Both factors are powers of ten, so one of them divides the other: nothing overflows on the way.
+        microseconds = since_2000.astype(np.int64) + POSTGRES_EPOCH_US
+        per_second, us = PER_SECOND[self.unit], PER_SECOND["us"]
+        return microseconds * (per_second // us) if per_second > us else microseconds // (us // per_second)
+
+    def _present(self, values: Sequence[float | None]) -> dict[str, float]:
+        return {name: value for name, value in zip(self.measurements, values, strict=True) if value is not None}

@@ -1,0 +1,142 @@
+"""The gRPC server: methods, health, reflection, limits, and how it stops."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from sensorlog import measurements
+from sensorlog.pipeline import PipelineConfig
+from sensorlog.rpc import logger_pb2_grpc
+from sensorlog.telemetry import Problem
+from sensorlog_query.averages import Averages
+from sensorlog_query.boundary import SERVICE, Boundary
+from sensorlog_query.database import Database
+from sensorlog_query.exports import Exports
+from sensorlog_query.metrics import Metrics, PoolCollector
+from sensorlog_query.readings import Readings
+from sensorlog_query.replies import Replies, largest_page_bytes
+from sensorlog_query.service import Answers, Limits, Logger
+from sensorlog_query.settings import Settings
+from sensorlog_query.sql import Statements
+from sensorlog_query.validation import Validator
+
+log = structlog.get_logger()
+
+HEALTH_NAMES = ("", SERVICE)
+"""The process as a whole and its one service, https://github.com/grpc/grpc/blob/master/doc/health-checking.md"""
+
+MAX_REQUEST_BYTES = 1024 * 1024
+LEAST_REPLY_BYTES = 64 * 1024 * 1024
+CANCELLERS = 4
+
+
+class BindError(Exception):
+    """The port cannot be listened on."""
+
+
+def _options(pipeline: PipelineConfig) -> list[tuple[str, Any]]:
+    largest = largest_page_bytes(measurements.names(pipeline.measurements))
+    return [
+        ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        ("grpc.max_send_message_length", max(LEAST_REPLY_BYTES, largest)),
+        # A caller that vanished without a word is noticed, and its statement cancelled.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        # Callers may ping as often as every 10 s, also between calls.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Two servers on one port would share its calls without anybody noticing.
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+class QueryServer:
+    """Everything that answers calls, between `start` and `stop`."""
+
+    def __init__(self, settings: Settings, pipeline: PipelineConfig, registry: CollectorRegistry) -> None:
+        names = measurements.names(pipeline.measurements)
+        statements = Statements(pipeline.db_schema, names)
+        self._settings = settings
+        self._metrics = Metrics(registry)
+        self.database = Database(
+            settings.database_dir,
+            statements,
+            pool_min=settings.pool_min,
+            pool_max=settings.pool_max,
+            wait_seconds=settings.pool_wait_seconds,
+        )
+        registry.register(PoolCollector(self.database.pool))
+        self._canceller = ThreadPoolExecutor(CANCELLERS, thread_name_prefix="cancel")
+        self._health = health.HealthServicer(experimental_thread_pool=self._canceller)
+        self._stopping = threading.Event()
+        self._server = self._build(pipeline, names, statements)
+        self.port = self._bind()
+
+    def _build(self, pipeline: PipelineConfig, names: tuple[str, ...], statements: Statements) -> grpc.Server:
+        server = grpc.server(
+            ThreadPoolExecutor(self._settings.workers, thread_name_prefix="call"),
+            interceptors=[Boundary(self._metrics)],
+            options=_options(pipeline),
+            maximum_concurrent_rpcs=self._settings.max_calls,
+        )
+        logger_pb2_grpc.add_LoggerServicer_to_server(self._logger(pipeline, names, statements), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        return server
+
+    def _logger(self, pipeline: PipelineConfig, names: tuple[str, ...], statements: Statements) -> Logger:
+        answers = Answers(
+            Readings(self.database, statements),
+            Averages(self.database, statements),
+            Exports(self.database, statements, self._settings.max_exports),
+        )
+        return Logger(
+            answers=answers,
+            validator=Validator(pipeline.db_schema, pipeline.timestamp_unit, names),
+            replies=Replies(pipeline.timestamp_unit, names),
+            metrics=self._metrics,
+            limits=Limits(self._settings.statement_seconds, self._settings.export_seconds),
+            canceller=self._canceller,
+        )
+
+    def _bind(self) -> int:
+        try:
+            return self._server.add_insecure_port(f"[::]:{self._settings.grpc_port}")
+        except RuntimeError as e:
+            raise BindError(f"cannot listen on port {self._settings.grpc_port}: {e}") from e
+
+    def start(self) -> None:
+        """Serve. Healthy from when the database answers."""
+        self._on_database("the database has not answered yet")
+        self.database.watch.on_change.append(self._on_database)
+        self.database.open()
+        self._server.start()
+        log.info("serving", port=self.port)
+
+    def stop(self) -> None:
+        """Turn new callers away, let calls at work finish, and give everything back."""
+        self._stopping.set()
+        self._health.enter_graceful_shutdown()
+        self._server.stop(self._settings.shutdown_seconds).wait()
+        self.database.close()
+        self._canceller.shutdown()
+
+    def readiness(self) -> Problem:
+        """Return why calls cannot be answered now; None when they can."""
+        return "shutting down" if self._stopping.is_set() else self.database.watch.problem()
+
+    def liveness(self) -> Problem:
+        """Return why a restart would help; None when it would not. A database that is away is no reason."""
+        return self.database.watch.heartbeat()
+
+    def _on_database(self, problem: Problem) -> None:
+        self._metrics.database_up.set(problem is None)
+        status = health_pb2.HealthCheckResponse
+        for name in HEALTH_NAMES:
+            self._health.set(name, status.NOT_SERVING if problem else status.SERVING)

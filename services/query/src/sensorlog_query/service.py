@@ -1,0 +1,106 @@
+"""The methods of the contract: request to query, query to rows, rows to reply."""
+
+# ruff: noqa: N802 -- the contract names the methods
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import grpc
+
+from sensorlog.rpc import logger_pb2 as pb
+from sensorlog.rpc import logger_pb2_grpc
+from sensorlog_query.averages import Averages
+from sensorlog_query.calls import Call
+from sensorlog_query.exports import Exports
+from sensorlog_query.metrics import Metrics
+from sensorlog_query.readings import Readings
+from sensorlog_query.replies import Replies
+from sensorlog_query.validation import Validator, page_of
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a call may take, in seconds, where its caller allows more."""
+
+    unary_seconds: float
+    export_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Who knows the answers."""
+
+    readings: Readings
+    averages: Averages
+    exports: Exports
+
+
+@dataclass(frozen=True)
+class Logger(logger_pb2_grpc.LoggerServicer):
+    """The Logger service. Errors leave it as exceptions; `boundary` makes them status codes."""
+
+    answers: Answers
+    validator: Validator
+    replies: Replies
+    metrics: Metrics
+    limits: Limits
+    canceller: Executor
+
+    def ListSensor(self, request: pb.ListSensorReq, context: grpc.ServicerContext) -> pb.ListSensorReply:
+        """Return a page of the sensors that announced themselves."""
+        page = page_of(request)
+        rows = self.answers.readings.sensors(self._call(context), page)
+        self._count("ListSensor", len(rows))
+        return pb.ListSensorReply(results=map(self.replies.sensor, rows))
+
+    def ListSensorData(self, request: pb.ListSensorDataReq, context: grpc.ServicerContext) -> pb.ListSensorDataReply:
+        """Return a page of readings."""
+        query = self.validator.readings(request)
+        page = self.answers.readings.page(self._call(context), query)
+        self._count("ListSensorData", len(page.rows))
+        results = map(self.replies.reading, page.rows)
+        return pb.ListSensorDataReply(results=results, next_page_token=page.next_page_token)
+
+    def GetSensorAvgData(
+        self, request: pb.GetSensorAvgDataReq, context: grpc.ServicerContext
+    ) -> pb.GetSensorAvgDataReply:
+        """Return averages per bucket."""
+        query = self.validator.buckets(request)
+        rows = self.answers.averages.averages(self._call(context), query)
+        self._count("GetSensorAvgData", len(rows))
+        return pb.GetSensorAvgDataReply(results=map(self.replies.average, rows))
+
+    def GetSensorAvgAndLatestData(
+        self, request: pb.GetSensorAvgAndLatestDataReq, context: grpc.ServicerContext
+    ) -> pb.GetSensorAvgAndLatestDataReply:
+        """Return averages and latest values per bucket."""
+        query = self.validator.buckets(request)
+        rows = self.answers.averages.averages_and_latest(self._call(context), query)
+        self._count("GetSensorAvgAndLatestData", len(rows))
+        return pb.GetSensorAvgAndLatestDataReply(results=map(self.replies.average_and_latest, rows))
+
+    def GetLatestSensorData(
+        self, request: pb.GetLatestSensorDataReq, context: grpc.ServicerContext
+    ) -> pb.GetLatestSensorDataReply:
+        """Return the last reading of each sensor."""
+        sensor_ids = self.validator.latest(request)
+        rows = self.answers.readings.latest(self._call(context), sensor_ids)
+        self._count("GetLatestSensorData", len(rows))
+        return pb.GetLatestSensorDataReply(results=map(self.replies.reading, rows))
+
+    def ExportSensorData(
+        self, request: pb.ExportSensorDataReq, context: grpc.ServicerContext
+    ) -> Iterator[pb.ExportSensorDataReply]:
+        """Yield all readings of a range as columns."""
+        query = self.validator.export(request)
+        call = Call(context, self.limits.export_seconds, self.canceller)
+        for block in self.answers.exports.stream(call, query):
+            self._count("ExportSensorData", len(block))
+            yield self.replies.columns(block, query.measurements)
+
+    def _call(self, context: grpc.ServicerContext) -> Call:
+        return Call(context, self.limits.unary_seconds, self.canceller)
+
+    def _count(self, method: str, rows: int) -> None:
+        self.metrics.rows.labels(method).inc(rows)

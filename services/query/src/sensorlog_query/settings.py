@@ -1,0 +1,78 @@
+"""The process's settings: SENSORLOG_* in the environment, or the same as command line options."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from sensorlog.telemetry import LogFormat
+
+PREFIX = "SENSORLOG_"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class SettingsError(Exception):
+    """A setting does not fit; the message names it."""
+
+
+class Settings(BaseSettings):
+    """Serve a pipeline's readings over gRPC, read-only. Each option is also SENSORLOG_<NAME> in the environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, cli_kebab_case=True, cli_prog_name="python -m sensorlog_query"
+    )
+
+    config: Path = Field(
+        Path("/etc/sensorlog/pipeline/pipeline.json"), description="The pipeline document the operator writes."
+    )
+    database_dir: Path = Field(
+        Path("/etc/sensorlog/database"), description="Folder of the database Secret; its file `uri` is read."
+    )
+    grpc_port: Port = Field(50051, description="Port of the gRPC service; 0 takes a free one.")
+    telemetry_port: Port = Field(9090, description="Port of /metrics, /livez and /readyz; 0 takes a free one.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+    log_format: LogFormat = Field("auto", description="auto is console on a terminal and json elsewhere.")
+    workers: Annotated[int, Field(ge=1, le=512)] = Field(
+        16, description="Threads that serve calls: as many are at work at once, others wait."
+    )
+    max_calls: Annotated[int, Field(ge=1)] = Field(
+        256, description="Calls at work or waiting; more are refused with RESOURCE_EXHAUSTED."
+    )
+    max_exports: Annotated[int, Field(ge=1)] = Field(
+        4, description="Exports at once; more are refused with RESOURCE_EXHAUSTED. Less than workers."
+    )
+    pool_min: Annotated[int, Field(ge=0)] = Field(2, description="Database connections kept open.")
+    pool_max: Annotated[int, Field(ge=1)] = Field(16, description="Database connections at most.")
+    pool_wait_seconds: Annotated[float, Field(gt=0)] = Field(
+        2.0, description="How long a call waits for a connection, in seconds."
+    )
+    statement_seconds: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="How long a call may take where its caller sets no shorter deadline, in seconds."
+    )
+    export_seconds: Annotated[float, Field(gt=0)] = Field(
+        3600.0, description="How long an export may take where its caller sets no shorter deadline, in seconds."
+    )
+    shutdown_seconds: Annotated[float, Field(ge=0)] = Field(
+        20.0, description="How long calls may go on after SIGTERM, in seconds."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Settings":
+        if self.pool_min > self.pool_max:
+            raise ValueError(f"pool_min: {self.pool_min} is above pool_max {self.pool_max}")
+        if self.max_exports >= self.workers:
+            raise ValueError(f"max_exports: {self.max_exports} must be below workers {self.workers}")
+        return self
+
+
+def read_settings(arguments: list[str]) -> Settings:
+    """Return the settings from the command line and the environment; SettingsError in one line."""
+    try:
+        return Settings(_cli_parse_args=arguments)
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        name = "".join(str(part) for part in first["loc"][:1])
+        message = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{PREFIX}{name.upper()}: {message}" if name else message) from e

@@ -1,0 +1,229 @@
+"""Every statement the query service sends. Identifiers go through psycopg.sql, values are parameters.
+
+`Statements` composes them once, for the pipeline's schema and measurements. Two rules shape them:
+
+- The only index is (sensor_id, time DESC). Readings of chosen sensors come from it, sensor by sensor. Readings of
+  all sensors in order of time have no index: they are read in steps of a few chunks, so that no statement sorts
+  more than the chunks its page lies in.
+- Readings with equal (time, sensor_id) are ordered by their measurements. What is equal in all columns cannot be
+  told apart, so that is a total order. ctid would not do: it changes when rows are compressed or rewritten.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from psycopg.sql import SQL, Composable, Composed, Identifier
+
+Statement = SQL | Composed
+
+SET_STATEMENT_TIMEOUT = SQL("SELECT set_config('statement_timeout', %(milliseconds)s, true)")
+
+SENSORS_PAGE = SQL("""
+SELECT id, coalesce(type, ''), coalesce(location, '')
+FROM {sensors}
+ORDER BY id
+LIMIT %(limit)s OFFSET %(offset)s
+""")
+
+# Both orders can be walked: `time` is half open, [start, end).
+CHUNKS = SQL("""
+SELECT range_start, range_end
+FROM timescaledb_information.chunks
+WHERE hypertable_schema = %(schema)s AND hypertable_name = 'sensor_data'
+  AND range_start < %(end)s AND range_end > %(start)s
+ORDER BY range_start
+""")
+
+PAGE = SQL("""
+SELECT time, sensor_id, {columns}
+FROM {readings}
+WHERE time >= %(start)s AND time < %(end)s {after}
+ORDER BY {order}
+LIMIT %(limit)s OFFSET %(offset)s
+""")
+
+# LIMIT inside the join ends each sensor's index scan as soon as it cannot add to the page any more.
+PAGE_OF_SENSORS = SQL("""
+SELECT reading.*
+FROM unnest(%(sensor_ids)s::bigint[]) AS wanted(sensor_id)
+CROSS JOIN LATERAL (
+    SELECT time, sensor_id, {columns}
+    FROM {readings} AS r
+    WHERE r.sensor_id = wanted.sensor_id AND time >= %(start)s AND time < %(end)s {after}
+    ORDER BY {order}
+    LIMIT %(limit)s + %(offset)s
+) AS reading
+ORDER BY {order}
+LIMIT %(limit)s OFFSET %(offset)s
+""")
+
+# The range bounds `time` already; this leaves out the sensors of the key's own moment that came before it.
+AFTER = {
+    False: SQL("AND (time <> %(key_time)s OR sensor_id >= %(key_sensor)s)"),
+    True: SQL("AND (time <> %(key_time)s OR sensor_id <= %(key_sensor)s)"),
+}
+
+COUNT = SQL("SELECT count(*) FROM {readings} WHERE time >= %(start)s AND time < %(end)s")
+
+COUNT_OF_KEY = SQL("SELECT count(*) FROM {readings} WHERE sensor_id = %(key_sensor)s AND time = %(key_time)s")
+
+COUNT_BEFORE_KEY = {
+    False: SQL("""
+SELECT count(*) FROM {readings}
+WHERE time >= %(start)s AND time < %(end)s {of_sensors}
+  AND time <= %(key_time)s AND (time < %(key_time)s OR sensor_id < %(key_sensor)s)
+"""),
+    True: SQL("""
+SELECT count(*) FROM {readings}
+WHERE time >= %(start)s AND time < %(end)s {of_sensors}
+  AND time >= %(key_time)s AND (time > %(key_time)s OR sensor_id > %(key_sensor)s)
+"""),
+}
+
+OF_SENSORS = SQL("AND sensor_id = ANY(%(sensor_ids)s)")
+
+BUCKETS = SQL("""
+SELECT time_bucket(%(width)s, time) AS bucket, {sensor} AS sensor, count(*), {aggregates}
+FROM {readings}
+WHERE time >= %(start)s AND time < %(end)s {of_sensors}
+GROUP BY bucket, sensor
+ORDER BY bucket, sensor
+LIMIT %(limit)s
+""")
+
+AVERAGE = SQL("avg({column})")
+
+# Many sensors report in the same second: time alone would leave it to chance whose value is the latest.
+LATEST = SQL("last({column}, ROW(time, sensor_id, {column})) FILTER (WHERE {column} IS NOT NULL)")
+
+# Readings may come from sensors that never announced themselves, so the ids come from the readings. Each turn jumps
+# to the next id by the index: a loose index scan, https://wiki.postgresql.org/wiki/Loose_indexscan
+EVERY_SENSOR = SQL("""
+WITH RECURSIVE jump(sensor_id) AS (
+    (SELECT sensor_id FROM {readings} ORDER BY sensor_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.sensor_id FROM {readings} AS r WHERE r.sensor_id > jump.sensor_id ORDER BY r.sensor_id LIMIT 1)
+    FROM jump
+    WHERE jump.sensor_id IS NOT NULL
+), wanted AS (SELECT sensor_id FROM jump WHERE sensor_id IS NOT NULL)
+""")
+
+CHOSEN_SENSORS = SQL("WITH wanted AS (SELECT DISTINCT unnest(%(sensor_ids)s::bigint[]) AS sensor_id)")
+
+LATEST_READINGS = SQL("""
+{wanted}
+SELECT reading.*
+FROM wanted
+CROSS JOIN LATERAL (
+    SELECT time, sensor_id, {columns}
+    FROM {readings} AS r
+    WHERE r.sensor_id = wanted.sensor_id
+    ORDER BY {order}
+    LIMIT 1
+) AS reading
+ORDER BY reading.sensor_id
+LIMIT %(limit)s
+""")
+
+# NaN stands for NULL on the wire, and it gives every row of the COPY the same length.
+EXPORT = SQL("""
+COPY (
+    SELECT time, sensor_id, {columns}
+    FROM {readings}
+    WHERE time >= %(start)s AND time < %(end)s {of_sensors}
+    ORDER BY {order}
+) TO STDOUT (FORMAT binary)
+""")
+
+NOT_NULL = SQL("coalesce({column}, 'NaN')")
+
+# Fails where a table or a column is missing or may not be read; reads nothing.
+PROBE = SQL("SELECT time, sensor_id, {columns} FROM {readings} WHERE false")
+
+
+def _list(parts: Iterable[Composable]) -> Composed:
+    return SQL(", ").join(parts)
+
+
+def _order(measurements: Sequence[str], *, descending: bool) -> Composed:
+    direction = SQL(" DESC" if descending else " ASC")
+    return _list(Identifier(name) + direction for name in ("time", "sensor_id", *measurements))
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """The statements of one pipeline. Readings come as (time, sensor_id, measurement...) in declared order."""
+
+    schema: str
+    measurements: tuple[str, ...]
+
+    @property
+    def _readings(self) -> Identifier:
+        return Identifier(self.schema, "sensor_data")
+
+    @property
+    def _columns(self) -> Composed:
+        return _list(Identifier(name) for name in self.measurements)
+
+    def probe(self) -> Composed:
+        """Return a statement that fails where the schema is not as the pipeline declares it."""
+        return PROBE.format(columns=self._columns, readings=self._readings)
+
+    def sensors_page(self) -> Composed:
+        """Return the page of announced sensors."""
+        return SENSORS_PAGE.format(sensors=Identifier(self.schema, "sensors"))
+
+    def page(self, *, of_sensors: bool, descending: bool, after_key: bool) -> Composed:
+        """Return the page of readings between `start` and `end`, from the key on where there is one."""
+        template = PAGE_OF_SENSORS if of_sensors else PAGE
+        return template.format(
+            columns=self._columns,
+            readings=self._readings,
+            order=_order(self.measurements, descending=descending),
+            after=AFTER[descending] if after_key else SQL(""),
+        )
+
+    def count(self) -> Composed:
+        """Return the number of readings between `start` and `end`."""
+        return COUNT.format(readings=self._readings)
+
+    def count_of_key(self) -> Composed:
+        """Return the number of readings with exactly the key's (time, sensor_id)."""
+        return COUNT_OF_KEY.format(readings=self._readings)
+
+    def count_before_key(self, *, of_sensors: bool, descending: bool) -> Composed:
+        """Return the number of readings that come before the key."""
+        return COUNT_BEFORE_KEY[descending].format(readings=self._readings, of_sensors=_of(of_sensors))
+
+    def buckets(self, *, of_sensors: bool, per_sensor: bool, latest: bool) -> Composed:
+        """Return (bucket, sensor or NULL, count, averages..., latest values... where asked for)."""
+        templates = (AVERAGE, LATEST) if latest else (AVERAGE,)
+        aggregates = [t.format(column=Identifier(name)) for t in templates for name in self.measurements]
+        return BUCKETS.format(
+            sensor=Identifier("sensor_id") if per_sensor else SQL("NULL::bigint"),
+            aggregates=_list(aggregates),
+            readings=self._readings,
+            of_sensors=_of(of_sensors),
+        )
+
+    def latest(self, *, of_sensors: bool) -> Composed:
+        """Return the last reading of each sensor."""
+        return LATEST_READINGS.format(
+            wanted=CHOSEN_SENSORS if of_sensors else EVERY_SENSOR.format(readings=self._readings),
+            columns=self._columns,
+            readings=self._readings,
+            order=_order(self.measurements, descending=True),
+        )
+
+    def export(self, measurements: Sequence[str], *, of_sensors: bool) -> Composed:
+        """Return the COPY of time, sensor_id and `measurements`."""
+        return EXPORT.format(
+            columns=_list(NOT_NULL.format(column=Identifier(name)) for name in measurements),
+            readings=self._readings,
+            of_sensors=_of(of_sensors),
+            order=_order((), descending=False),
+        )
+
+
+def _of(of_sensors: bool) -> SQL:  # noqa: FBT001 -- says itself what it is
+    return OF_SENSORS if of_sensors else SQL("")
