@@ -7,7 +7,7 @@ never UNKNOWN.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
@@ -18,6 +18,7 @@ from sensorlog_query.metrics import Metrics
 SERVICE = pb.DESCRIPTOR.services_by_name["Logger"].full_name
 STATUS_DETAILS = "grpc-status-details-bin"
 
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 Behaviour = Callable[[Any, grpc.ServicerContext], Any]
 
 
@@ -29,9 +30,9 @@ class Boundary(grpc.ServerInterceptor):
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        continuation: "Callable[[grpc.HandlerCallDetails], Handler]",
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> "Handler":
         """Return the handler with its behaviour wrapped."""
         handler = continuation(handler_call_details)
         service, _, method = handler_call_details.method.lstrip("/").partition("/")
