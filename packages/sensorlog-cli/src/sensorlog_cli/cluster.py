@@ -4,11 +4,12 @@ Objects come back as the plain dicts of the Kubernetes API. Ports are forwarded 
 well kept and knows every kubeconfig; the Python client's own port forward replaces socket functions globally.
 """
 
+import json
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from select import select
@@ -51,7 +52,7 @@ class Cluster:
     def resources(self, *, everywhere: bool = False) -> list[Object]:
         """Return the SensorLogPipeline objects of the namespace, or of all namespaces."""
         kind: dict[str, Any] = {"group": GROUP, "version": VERSION, "plural": PLURAL, "_request_timeout": self._timeout}
-        answer = (
+        answer: Any = (
             self._custom.list_cluster_custom_object(**kind)
             if everywhere
             else self._custom.list_namespaced_custom_object(namespace=self.namespace, **kind)
@@ -86,16 +87,16 @@ class Cluster:
         if component:
             labels["app.kubernetes.io/component"] = component
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        return self._plain(
-            self._core.list_namespaced_pod(namespace, label_selector=selector, _request_timeout=self._timeout)
-        )
+        return self._items(self._core.list_namespaced_pod, namespace, label_selector=selector)
 
     def events(self, namespace: str) -> list[Object]:
         """Return the Events of a namespace; the API server keeps them for an hour by default."""
-        return self._plain(self._core.list_namespaced_event(namespace, _request_timeout=self._timeout))
+        return self._items(self._core.list_namespaced_event, namespace)
 
-    def _plain(self, answer: Any) -> list[Object]:
-        return list(self._api.sanitize_for_serialization(answer)["items"])
+    def _items(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> list[Object]:
+        """Return a collection as it came: the client's models refuse objects of API servers newer than itself."""
+        answer = call(*arguments, **options, _preload_content=False, _request_timeout=self._timeout)
+        return list(json.loads(answer.data)["items"])
 
     def ingest_pod(self, pipeline: Pipeline) -> str:
         """Return the name of a ready ingest pod of `pipeline`; UnreachableError when none is ready."""

@@ -35,7 +35,10 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One Kafka message of readings, from `first` to `last` in the input's words; `count` is how many."""
+    """One Kafka message of readings, from `first` to `last` in the input's words; `count` is how many.
+
+    A message that holds no reading, like the announcement of a sensor, counts 0.
+    """
 
     record: Record
     first: str
@@ -130,6 +133,8 @@ def _load(text: str) -> tuple[Any, json.JSONDecodeError | None]:
         return json.loads(text), None
     except json.JSONDecodeError as e:
         return None, e
+    except (ValueError, RecursionError) as e:  # integers of thousands of digits, brackets of thousands of levels
+        raise UsageError(f"not JSON that can be read: {e}") from e
 
 
 def _parse_lines(text: str, source: str) -> Iterator[Placed]:
@@ -163,7 +168,7 @@ def batches(placed: Iterable[Placed], topic: str) -> Iterator[Batch]:
     texts: list[str] = []
     size = 0
     for each in placed:
-        text = json.dumps(each.reading, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(each.reading, separators=(",", ":"))
         if waiting and (len(waiting) >= BATCH_READINGS or size + len(text) > BATCH_BYTES):
             yield _batch(waiting, texts, topic)
             waiting, texts, size = [], [], 0

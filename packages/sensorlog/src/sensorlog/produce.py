@@ -27,17 +27,20 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from sensorlog.credentials import CredentialsError, kafka_client_options
 from sensorlog.pipeline import PipelineConfigError, read_pipeline_config
 
-CONFIG_VARIABLE = "SENSORLOG_CONFIG"
-"""Path of the pipeline document in a service's container."""
+CONFIG = ("SENSORLOG_CONFIG", "/etc/sensorlog/pipeline/pipeline.json")
+"""Variable that names the pipeline document in a service's container, and where it is without."""
 
-KAFKA_DIR_VARIABLE = "SENSORLOG_KAFKA_DIR"
-"""Folder of the mounted Kafka credentials in a service's container."""
+KAFKA_DIR = ("SENSORLOG_KAFKA_DIR", "/etc/sensorlog/kafka")
+"""Variable that names the folder of the mounted Kafka credentials, and where it is without."""
 
 DELIVERY_TIMEOUT_SECONDS = 30.0
 """After how long an undelivered record is given up; librdkafka retries until then."""
 
-_QUIET = {"log_level": 0, "enable.idempotence": True}
-"""librdkafka's own log lines would break into the output; what went wrong is in each outcome."""
+_DEFAULTS = {
+    "enable.idempotence": True,
+    "log_level": 0,  # librdkafka's log lines would break into the output; each outcome says what went wrong
+    "topic.metadata.propagation.max.ms": 5000,  # after how long a topic that is not there is called unknown
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ def produce(
     """
     outcomes: deque[Outcome] = deque()
     trouble = _LastTrouble()
-    producer = Producer({**_QUIET, "message.timeout.ms": int(timeout * 1000), "error_cb": trouble.note, **options})
+    producer = Producer({**_DEFAULTS, "message.timeout.ms": int(timeout * 1000), "error_cb": trouble.note, **options})
     for index, record in enumerate(records):
         _enqueue(producer, record, partial(_report, outcomes, trouble, index))
         producer.poll(0)
@@ -134,15 +137,17 @@ def read_records(lines: Iterable[str]) -> Iterator[Record]:
 def main(stdin: IO[str] = sys.stdin, stdout: IO[str] = sys.stdout) -> int:
     """Send what stands on `stdin` to this container's Kafka; return the process's exit status."""
     try:
-        config = read_pipeline_config(Path(os.environ[CONFIG_VARIABLE]))
-        options = kafka_client_options(config.kafka, Path(os.environ[KAFKA_DIR_VARIABLE]))
+        config = read_pipeline_config(_path(CONFIG))
+        options = kafka_client_options(config.kafka, _path(KAFKA_DIR))
         for outcome in produce(read_records(stdin), options):
             print(json.dumps(asdict(outcome)), file=stdout, flush=True)
-    except KeyError as e:
-        return _fatal(stdout, f"the environment variable {e.args[0]} is not set: this is not an ingest container")
     except (PipelineConfigError, CredentialsError, KafkaException) as e:
         return _fatal(stdout, str(e))
     return 0
+
+
+def _path(setting: tuple[str, str]) -> Path:
+    return Path(os.environ.get(*setting))
 
 
 def _fatal(stdout: IO[str], message: str) -> int:

@@ -18,7 +18,7 @@ from sensorlog_cli.delivery import Report, deliver, directly, kafka_options, thr
 from sensorlog_cli.errors import ExitStatus, UsageError
 from sensorlog_cli.host import CPU, TEMPERATURE, Host, count_of_ticks, ticks
 from sensorlog_cli.options import Output, OutputOption, PipelineOptions, check_duration, grouped, seconds
-from sensorlog_cli.output import messages, say, write_json
+from sensorlog_cli.output import messages, results, say, write_json
 from sensorlog_cli.readings import Batch, Placed, Rules, batches, parse
 
 _SHOWN_FAILURES = 20
@@ -159,7 +159,7 @@ def _from_host(source: SourceOptions, destination: Destination) -> tuple[int, It
     host = Host((CPU, TEMPERATURE) if declared is None else [m.name for m in declared], destination.rules.unit)
     duration, interval = seconds(source.duration), seconds(source.interval)
     say(f"reading {len(host.sensors)} sensors of this machine every {source.interval} for {source.duration}")
-    total = len(host.sensors) * (count_of_ticks(duration, interval) + 1)
+    total = len(host.sensors) * count_of_ticks(duration, interval)
     return total, _host_batches(host, destination, ticks(duration, interval))
 
 
@@ -167,7 +167,7 @@ def _host_batches(host: Host, destination: Destination, moments: Iterable[int]) 
     """Yield the announcement of each sensor, then the readings of each moment."""
     for sensor in host.sensors:
         record = Record(destination.sensors_topic, json.dumps(sensor.announcement()))
-        yield Batch(record, f"sensor {sensor.id}", f"sensor {sensor.id}", 1)
+        yield Batch(record, f"sensor {sensor.id}", f"sensor {sensor.id}", 0)
     for moment in moments:
         placed = [Placed(f"moment {moment}", reading) for reading in host.read()]
         yield from batches([each for each in placed if _fits(each, destination.rules)], destination.topic)
@@ -197,8 +197,8 @@ def _tell(report: Report, topic: str, output: Output) -> None:
     if len(report.failed) > _SHOWN_FAILURES:
         say(f"not delivered: {len(report.failed) - _SHOWN_FAILURES} more messages")
     if output is Output.TABLE:
-        lost = f", {report.lost} not" if report.failed else ""
-        print(f"delivered {report.delivered}{lost} ({report.messages} messages) to {topic}")  # noqa: T201
+        lost = f", {report.lost} not delivered" if report.failed else ""
+        results().print(f"delivered {report.delivered} readings in {report.messages} messages to {topic}{lost}")
         return
     failed = [{"readings": str(batch), "count": batch.count, "error": error} for batch, error in report.failed]
     write_json({"topic": topic, "messages": report.messages, "delivered": report.delivered, "failed": failed})
