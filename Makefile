@@ -1,0 +1,101 @@
+# What a person types. Each target brings what it needs: on Debian as root it is installed,
+# elsewhere the command says what is missing. Downloads and builds are kept in the cache
+# folder: $SENSORLOG_CACHE, or $XDG_CACHE_HOME/sensorlog, or ~/.cache/sensorlog.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+
+CLUSTER ?= sensorlog
+CACHE := $(or $(SENSORLOG_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sensorlog)
+
+# The cluster of this project and never the one that your kubectl points at.
+export KUBECONFIG := $(CACHE)/kubeconfig-$(CLUSTER)
+export PATH := $(CACHE)/bin:$(PATH)
+export SENSORLOG_CACHE := $(CACHE)
+
+##@ See it
+
+.PHONY: demo
+demo: uv tools cluster images  ## From nothing to readings that come back over gRPC, on a real cluster
+	k8s/demo.sh
+
+.PHONY: dev
+dev: uv tools cluster images  ## Build, deploy and follow: a changed line is live in the cluster in seconds
+	skaffold dev
+
+.PHONY: down
+down:  ## Delete the clusters and the test containers
+	k8s/kind/cluster.sh down
+
+.PHONY: purge
+purge:  ## Like down; also the images, the cache and a Docker daemon started from here
+	k8s/kind/purge.sh
+
+##@ Change it
+
+.PHONY: test
+test: uv tools node-image backing-images  ## All tests: unit, integration, end to end
+	uv run pytest tests
+
+.PHONY: test-unit
+test-unit: uv  ## Seconds: plans, decoding, models
+	uv run pytest tests/unit
+
+.PHONY: test-integration
+test-integration: uv docker backing-images  ## A real broker and a real database in containers
+	uv run pytest tests/integration
+
+.PHONY: test-e2e
+test-e2e: uv tools node-image backing-images  ## The whole product on a kind cluster of its own
+	uv run pytest tests/e2e
+
+.PHONY: lint
+lint: uv  ## Style, types, import rules, shell scripts
+	uv run ruff check .
+	uv run ruff format --check .
+	uv run mypy
+	uv run lint-imports
+	uv run shellcheck -x $$(git ls-files '*.sh' .ci/run k8s/kind/docker/runc-without-sys-resource)
+
+.PHONY: generate
+generate: uv  ## Write the generated files again: gRPC stubs, CRD, schemas
+	@echo "generate: to be filled in"
+
+##@ The ground
+
+.PHONY: tools
+tools:  ## kind, kubectl, helm, skaffold and grpcurl of usable versions
+	@k8s/kind/tools.sh
+
+.PHONY: uv
+uv:
+	@k8s/kind/tools.sh uv
+
+.PHONY: docker
+docker:  ## A Docker daemon that answers
+	@k8s/kind/docker.sh up
+
+.PHONY: node-image
+node-image: docker
+	@k8s/kind/cluster.sh node-image
+
+.PHONY: cluster
+cluster: docker  ## A kind cluster; CLUSTER=name for another than sensorlog
+	@k8s/kind/cluster.sh up $(CLUSTER)
+
+.PHONY: backing-images
+backing-images: docker
+	@k8s/images/build.sh backing
+
+.PHONY: images
+images: backing-images  ## Kafka, TimescaleDB and the three images of the product
+	@k8s/images/build.sh services
+
+.PHONY: help
+help:  ## This text
+	@awk 'BEGIN {FS = ":.*  ## "} \
+	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z0-9-]+:.*  ## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
