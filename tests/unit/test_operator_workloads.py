@@ -1,0 +1,182 @@
+"""The children of a pipeline as manifests, and the plan that compares them with what lives."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from sensorlog.pipeline import PipelineConfig
+from sensorlog_operator import manifests, workloads
+from sensorlog_operator.errors import Reason
+from sensorlog_operator.plans import Refusal
+from support.resources import UID, a_pipeline, operator_settings
+
+Object = dict[str, Any]
+
+
+def build(**spec: Any) -> dict[tuple[str, str], Object]:
+    """Return the manifests of a pipeline by kind and name."""
+    children = manifests.build_all(a_pipeline(**spec), operator_settings(), "digest")
+    return {(child["kind"], child["metadata"]["name"]): child for child in children}
+
+
+def live(children: dict[tuple[str, str], Object]) -> dict[tuple[str, str], Object]:
+    """Return the children as a cluster would hold them after the plan was applied."""
+    actions = workloads.plan(children.values(), {}, UID)
+    applied = [copy.deepcopy(a.manifest) for a in actions if isinstance(a, workloads.ApplyObject)]
+    return {(child["kind"], child["metadata"]["name"]): child for child in applied}
+
+
+def summaries(children: dict[tuple[str, str], Object], observed: dict[tuple[str, str], Object]) -> list[str]:
+    """Return the plan in words."""
+    return [action.summary for action in workloads.plan(children.values(), observed, UID)]
+
+
+def test_a_new_pipeline_gets_all_its_children() -> None:
+    """ConfigMap first, because pods mount it."""
+    assert summaries(build(), {}) == [
+        "create ConfigMap plant-pipeline",
+        "create ServiceAccount plant-ingest",
+        "create PodDisruptionBudget plant-ingest",
+        "create Deployment plant-ingest",
+        "create ServiceAccount plant-query",
+        "create PodDisruptionBudget plant-query",
+        "create Deployment plant-query",
+        "create Service plant-query",
+    ]
+
+
+def test_nothing_is_planned_for_children_as_declared() -> None:
+    """A reconcile without a change writes nothing."""
+    assert summaries(build(), live(build())) == []
+
+
+def test_a_value_changed_by_hand_is_repaired_by_name() -> None:
+    """The plan says which value it was."""
+    observed = live(build())
+    observed["Deployment", "plant-ingest"]["spec"]["replicas"] = 5
+    assert summaries(build(), observed) == ["repair Deployment plant-ingest: spec.replicas was changed by hand"]
+
+
+def test_an_environment_variable_added_by_hand_is_repaired() -> None:
+    """A list with one more element is another list."""
+    observed = live(build())
+    container = observed["Deployment", "plant-query"]["spec"]["template"]["spec"]["containers"][0]
+    container["env"].append({"name": "X", "value": "1"})
+    (said,) = summaries(build(), observed)
+    assert said.endswith("spec.template.spec.containers[0].env was changed by hand")
+
+
+def test_fields_that_the_cluster_adds_are_not_drift() -> None:
+    """Defaults and status are the API server's."""
+    observed = live(build())
+    observed["Deployment", "plant-query"]["spec"]["template"]["spec"]["dnsPolicy"] = "ClusterFirst"
+    observed["Deployment", "plant-query"]["status"] = {"replicas": 1}
+    assert summaries(build(), observed) == []
+
+
+def test_quantities_are_compared_as_quantities() -> None:
+    """The API server stores 1000m as 1."""
+    resources = {"requests": {"cpu": "1000m"}, "limits": {"memory": "1024Mi"}}
+    wanted = build(ingest={"resources": resources})
+    observed = live(wanted)
+    container = observed["Deployment", "plant-ingest"]["spec"]["template"]["spec"]["containers"][0]
+    container["resources"] = {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}}
+    assert summaries(wanted, observed) == []
+
+
+def test_a_field_taken_away_is_noticed() -> None:
+    """The live object still contains all that is wanted, and yet it must change."""
+    before = build(ingest={"resources": {"limits": {"memory": "1Gi"}}})
+    assert "update Deployment plant-ingest" in summaries(build(ingest={"resources": {}}), live(before))
+
+
+def test_an_object_of_somebody_else_is_not_touched() -> None:
+    """It has our name but not our owner."""
+    observed = live(build())
+    observed["Service", "plant-query"]["metadata"]["ownerReferences"] = []
+    (action,) = workloads.plan(build().values(), observed, UID)
+    assert isinstance(action, Refusal)
+    assert action.reason is Reason.WORKLOAD_REJECTED
+
+
+def test_configuration_and_credentials_roll_the_pods() -> None:
+    """The checksum in the pod template depends on both."""
+
+    def checksum(spec: dict[str, Any], digest: str) -> str:
+        children = manifests.build_all(a_pipeline(**spec), operator_settings(), digest)
+        deployment = next(c for c in children if c["metadata"]["name"] == "plant-query" and c["kind"] == "Deployment")
+        return str(deployment["spec"]["template"]["metadata"]["annotations"][manifests.CONFIG_CHECKSUM])
+
+    base = checksum({}, "a")
+    assert checksum({}, "b") != base
+    assert checksum({"measurements": [{"name": "humidity"}]}, "a") != base
+    assert checksum({"query": {"replicas": 3}}, "a") == base
+
+
+def test_services_read_the_document_that_the_operator_writes() -> None:
+    """The ConfigMap holds a PipelineConfig."""
+    document = build(timestampUnit="ms")["ConfigMap", "plant-pipeline"]["data"][manifests.CONFIG_FILE]
+    config = PipelineConfig.model_validate_json(document)
+    assert (config.timestamp_unit, config.db_schema, config.batch.max_delay_ms) == ("ms", "slp_default_plant", 250)
+
+
+def test_paused_stops_ingest_and_nothing_else() -> None:
+    """Queries go on."""
+    children = build(paused=True)
+    assert children["Deployment", "plant-ingest"]["spec"]["replicas"] == 0
+    assert children["Deployment", "plant-query"]["spec"]["replicas"] == 1
+
+
+def test_a_replica_is_read_by_query_only() -> None:
+    """Ingest writes to the primary."""
+    timescale = {"connectionSecretRef": {"name": "primary"}, "readConnectionSecretRef": {"name": "replica", "key": "u"}}
+    children = build(timescale=timescale)
+
+    def secret(component: str) -> Object:
+        volumes = children["Deployment", f"plant-{component}"]["spec"]["template"]["spec"]["volumes"]
+        (source,) = next(v for v in volumes if v["name"] == "database")["projected"]["sources"]
+        return dict(source["secret"])
+
+    assert secret("ingest") == {"name": "primary", "items": [{"key": "uri", "path": "uri"}]}
+    assert secret("query") == {"name": "replica", "items": [{"key": "u", "path": "uri"}]}
+
+
+@pytest.mark.parametrize("component", ["ingest", "query"])
+def test_pods_are_restricted(component: str) -> None:
+    """As the restricted Pod Security Standard demands, and without a token."""
+    pod = build()["Deployment", f"plant-{component}"]["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_no_secret_value_is_in_a_manifest() -> None:
+    """Pods mount Secrets by name."""
+    security = {
+        "protocol": "SASL_SSL",
+        "saslMechanism": "PLAIN",
+        "credentialsSecretRef": {"name": "kafka-user"},
+        "caSecretRef": {"name": "kafka-ca"},
+    }
+    children = build(kafka={"bootstrapServers": "kafka:9092", "security": security})
+    pod = children["Deployment", "plant-ingest"]["spec"]["template"]["spec"]
+    sources = next(v for v in pod["volumes"] if v["name"] == "kafka")["projected"]["sources"]
+    assert [(s["secret"]["name"], s["secret"]["items"][0]["path"]) for s in sources] == [
+        ("kafka-user", "username"),
+        ("kafka-user", "password"),
+        ("kafka-ca", "ca.crt"),
+    ]
+
+
+def test_a_rollout_is_complete_when_every_pod_is_ready_and_new() -> None:
+    """Pods of the old template do not count."""
+    assert workloads.Rollout(wanted=2, ready=2, updated=True).complete
+    assert not workloads.Rollout(wanted=2, ready=2, updated=False).complete
+    assert not workloads.Rollout(wanted=2, ready=1, updated=True).complete
