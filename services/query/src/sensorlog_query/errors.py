@@ -101,7 +101,7 @@ BUSY = "all database connections are in use; try again"
 
 _MAPPING: tuple[tuple[tuple[type[BaseException], ...], Callable[[], QueryError]], ...] = (
     # statement_timeout and a cancelled statement share a SQLSTATE. Who cancelled reads no answer.
-    ((pg.QueryCanceled, pg.LockNotAvailable), lambda: DeadlineError(TOO_SLOW)),
+    ((pg.QueryCanceled, pg.LockNotAvailable, pg.IdleInTransactionSessionTimeout), lambda: DeadlineError(TOO_SLOW)),
     ((PoolTimeout, TooManyRequests), lambda: LimitError(BUSY)),
     ((pg.InsufficientPrivilege,), lambda: UnavailableError(FORBIDDEN)),
     (

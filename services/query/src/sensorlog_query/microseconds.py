@@ -3,12 +3,14 @@
 psycopg's datetime would cost a microsecond of work per reading and ends at year 9999.
 """
 
+from datetime import timedelta
+
 from psycopg import Connection, adapters
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
 
-from sensorlog.timestamps import POSTGRES_EPOCH_US
+from sensorlog.timestamps import EPOCH, POSTGRES_EPOCH_US
 
 TIMESTAMPTZ = adapters.types["timestamptz"].oid
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
@@ -28,12 +30,26 @@ END = Moment(LARGEST + POSTGRES_EPOCH_US)
 """After every reading: PostgreSQL's infinity."""
 
 
+INFINITE = {BEGINNING: b"-infinity", END: b"infinity"}
+
+
 class _MomentDumper(Dumper):
     format = Format.BINARY
     oid = TIMESTAMPTZ
 
     def dump(self, obj: Moment) -> Buffer:
         return (int(obj) - POSTGRES_EPOCH_US).to_bytes(8, "big", signed=True)
+
+
+class _MomentLiteral(Dumper):
+    """For COPY, whose parameters psycopg must put into the statement itself."""
+
+    oid = TIMESTAMPTZ
+
+    def dump(self, obj: Moment) -> Buffer:
+        if obj in INFINITE:
+            return INFINITE[obj]
+        return (EPOCH + timedelta(microseconds=obj)).isoformat().encode()
 
 
 class _MomentLoader(Loader):
@@ -45,5 +61,6 @@ class _MomentLoader(Loader):
 
 def register(connection: Connection[object]) -> None:
     """Make `connection` take and give Moments for timestamptz in binary cursors."""
-    connection.adapters.register_dumper(Moment, _MomentDumper)
+    connection.adapters.register_dumper(Moment, _MomentLiteral)
+    connection.adapters.register_dumper(Moment, _MomentDumper)  # the last one is preferred
     connection.adapters.register_loader(TIMESTAMPTZ, _MomentLoader)
