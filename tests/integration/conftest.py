@@ -18,7 +18,7 @@ Names of topics, groups and schemas are unique to each pipeline, so tests share 
 other. A test that takes a container away uses the context managers, which bring it back.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,9 @@ import pytest
 from support.containers import ContainerEngine, free_port
 from support.database import Database, database_spec, database_uri
 from support.kafka import KafkaBroker, broker_spec
-from support.pipelines import Pipeline, PipelineOptions
+from support.pipelines import MakePipeline, Pipeline, PipelineOptions
 from support.pipelines import make_pipeline as provision_pipeline
-from support.processes import ServiceProcess
-
-MakePipeline = Callable[..., Pipeline]
-StartService = Callable[..., ServiceProcess]
+from support.processes import ServiceProcess, StartService
 
 
 @pytest.fixture(scope="session")

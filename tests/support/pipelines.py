@@ -1,7 +1,7 @@
 """A pipeline without a cluster: what the operator provisions, made by the operator's own modules."""
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -158,3 +158,7 @@ def make_pipeline(broker: KafkaBroker, database: Database, directory: Path, opti
     if options.create_schema:
         pipeline.provision_schema()
     return pipeline
+
+
+MakePipeline = Callable[..., Pipeline]
+"""What the fixture make_pipeline is: its keywords are the fields of PipelineOptions."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,3 +104,7 @@ class ServiceProcess:
                 self.kill()
         header = f"--- {self.module}, pid {self.process.pid}, exit {self.process.returncode}:"
         sys.stdout.write(f"{header}\n{self.logs[-20_000:]}\n")
+
+
+StartService = Callable[..., ServiceProcess]
+"""What the fixtures start_service and start_ingest are; see conftest.py."""

@@ -1,0 +1,181 @@
+"""One batch, one transaction: rows, sensors, dead letters and offsets are all stored, or none is."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from sensorlog_ingest.batches import Batch
+from sensorlog_ingest.dead_letters import DeadLetter
+from sensorlog_ingest.encode import encode
+from sensorlog_ingest.messages import Partition
+from sensorlog_ingest.readings import Readings
+from sensorlog_ingest.rejections import Reason, Rejection, Rejections
+from sensorlog_ingest.sensors import SensorRow
+from sensorlog_ingest.sql import Statements
+
+Connection = psycopg.Connection[TupleRow]
+
+DATA_CLASSES = ("22", "23", "44", "P0")
+"""SQLSTATE classes of errors that a row causes: data, integrity, view check, raised by a trigger."""
+
+FEATURE_NOT_SUPPORTED = "0A000"
+"""How TimescaleDB refuses a row for a chunk that takes no more inserts."""
+
+
+class FencedError(Exception):
+    """A stored offset is not the one this batch builds on: somebody else has gone on from there."""
+
+
+def is_caused_by_rows(error: psycopg.Error) -> bool:
+    """Return whether the database refused rows, as opposed to being away, full, locked or not as expected."""
+    state = error.sqlstate or ""
+    return state[:2] in DATA_CLASSES or state == FEATURE_NOT_SUPPORTED
+
+
+class BatchTransaction:
+    """Writes batches of one pipeline on connections that are given to it (autocommit)."""
+
+    def __init__(self, statements: Statements) -> None:
+        self._statements = statements
+
+    def write(self, connection: Connection, batch: Batch) -> list[DeadLetter]:
+        """Store the batch and return its dead letters.
+
+        Raises FencedError, with nothing stored, and whatever of psycopg.Error is not caused by single rows.
+        """
+        try:
+            return self._write(connection, batch, self._copy_all, self._upsert_all)
+        except psycopg.Error as e:
+            if not is_caused_by_rows(e):
+                raise
+        return self._write(connection, batch, self._copy_survivors, self._upsert_survivors)
+
+    def _write(
+        self,
+        connection: Connection,
+        batch: Batch,
+        copy: Callable[[Connection, Batch], Rejections],
+        upsert: Callable[[Connection, Batch], Rejections],
+    ) -> list[DeadLetter]:
+        with connection.transaction():
+            rejected_readings = copy(connection, batch) if len(batch.readings) else {}
+            rejected_sensors = upsert(connection, batch) if batch.sensors else {}
+            letters = batch.dead_letters(more_readings=rejected_readings, more_sensors=rejected_sensors)
+            self._insert_dead_letters(connection, letters)
+            self._advance(connection, batch)
+        return letters
+
+    # Everything at once
+
+    def _copy_all(self, connection: Connection, batch: Batch) -> Rejections:
+        self._copy(connection, batch.copy)
+        return {}
+
+    def _copy(self, connection: Connection, document: bytes) -> None:
+        with connection.cursor().copy(self._statements.copy_readings) as copy:
+            copy.write(document)
+
+    def _upsert_all(self, connection: Connection, batch: Batch) -> Rejections:
+        self._upsert(connection, batch.sensors)
+        return {}
+
+    def _upsert(self, connection: Connection, rows: Sequence[SensorRow]) -> None:
+        sensors = [row.sensor for row in rows]
+        connection.execute(
+            self._statements.upsert_sensors,
+            {
+                "ids": [sensor.id for sensor in sensors],
+                "types": [sensor.type for sensor in sensors],
+                "locations": [sensor.location for sensor in sensors],
+            },
+        )
+
+    # Around rows that the database refuses
+
+    def _copy_survivors(self, connection: Connection, batch: Batch) -> Rejections:
+        readings = batch.readings
+
+        def write(start: int, end: int) -> None:
+            self._copy(connection, encode(readings.take(slice(start, end))))
+
+        refused = write_around(connection, len(readings), write)
+        return _rejections(_origins(readings, [row for row, _ in refused]), refused)
+
+    def _upsert_survivors(self, connection: Connection, batch: Batch) -> Rejections:
+        rows = batch.sensors
+        refused = write_around(connection, len(rows), lambda start, end: self._upsert(connection, rows[start:end]))
+        return _rejections([(rows[row].message, rows[row].position) for row, _ in refused], refused)
+
+    # Dead letters and offsets
+
+    def _insert_dead_letters(self, connection: Connection, letters: Iterable[DeadLetter]) -> None:
+        if rows := [asdict(letter) for letter in letters]:
+            connection.cursor().executemany(self._statements.insert_dead_letters, rows)
+
+    def _advance(self, connection: Connection, batch: Batch) -> None:
+        cursor = connection.execute(
+            self._statements.advance_offsets,
+            {
+                **_keys(batch.advances),
+                "seen": [advance.seen for advance in batch.advances.values()],
+                "next": [advance.next for advance in batch.advances.values()],
+            },
+        )
+        if cursor.rowcount != len(batch.advances):
+            raise FencedError(f"{cursor.rowcount} of {len(batch.advances)} stored offsets are as this batch expects")
+
+    def offsets(self, connection: Connection, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Return the stored next_offset of each partition; one that was never stored starts at 0."""
+        keys = _keys(partitions)
+        connection.execute(self._statements.create_offsets, keys)
+        rows = connection.execute(self._statements.read_offsets, keys)
+        return {Partition(topic, partition): offset for topic, partition, offset in rows}
+
+    def is_stored(self, connection: Connection, batch: Batch) -> bool:
+        """Return whether the batch was committed after all: the offsets tell, where the answer got lost."""
+        stored = self.offsets(connection, batch.advances)
+        return all(stored[partition] == advance.next for partition, advance in batch.advances.items())
+
+
+def write_around(
+    connection: Connection, count: int, write: Callable[[int, int], None]
+) -> list[tuple[int, psycopg.Error]]:
+    """Write rows 0..count, halving where the database refuses, and return the single rows it refuses, with why.
+
+    Each `write(start, end)` is under a savepoint of its own.
+    """
+    refused: list[tuple[int, psycopg.Error]] = []
+    open_ranges = [(0, count)]
+    while open_ranges:
+        start, end = open_ranges.pop()
+        try:
+            with connection.transaction():
+                write(start, end)
+        except psycopg.Error as e:
+            if not is_caused_by_rows(e):
+                raise
+            if end - start == 1:
+                refused.append((start, e))
+            else:
+                middle = (start + end) // 2
+                open_ranges += [(middle, end), (start, middle)]
+    return refused
+
+
+def _origins(readings: Readings, rows: Sequence[int]) -> list[tuple[int, int]]:
+    return [(int(readings.message[row]), int(readings.position[row])) for row in rows]
+
+
+def _rejections(origins: Sequence[tuple[int, int]], refused: Sequence[tuple[int, psycopg.Error]]) -> Rejections:
+    rejections: Rejections = {}
+    for (message, position), (_, error) in zip(origins, refused, strict=True):
+        detail = f"SQLSTATE {error.sqlstate}: {error.diag.message_primary or error}"
+        rejections.setdefault(message, []).append(Rejection(Reason.DATABASE_REJECTED, detail, position))
+    return rejections
+
+
+def _keys(partitions: Iterable[Partition] | Mapping[Partition, object]) -> dict[str, list[str] | list[int]]:
+    listed = list(partitions)
+    return {"topics": [p.topic for p in listed], "partitions": [p.partition for p in listed]}
