@@ -1,9 +1,9 @@
 """Whatever a method raises, the caller gets a status code, and the call is counted under it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -18,7 +18,7 @@ from sensorlog_query.metrics import Metrics
 
 
 class Faulty(logger_pb2_grpc.LoggerServicer):
-    """Raises `error`, in the stream after one message."""
+    """Has two methods, which raise `error`; the stream does so after one message."""
 
     def __init__(self, error: Exception | None) -> None:
         self._error = error
@@ -36,9 +36,6 @@ class Faulty(logger_pb2_grpc.LoggerServicer):
             raise self._error
 
 
-Serve = Callable[[Exception | None], logger_pb2_grpc.LoggerStub]
-
-
 @pytest.fixture
 def registry() -> CollectorRegistry:
     """Return a registry of the test's own."""
@@ -46,8 +43,9 @@ def registry() -> CollectorRegistry:
 
 
 @contextmanager
-def serving(servicer: Faulty, registry: CollectorRegistry) -> Iterator[logger_pb2_grpc.LoggerStub]:
-    """Yield a stub of a real server around `servicer`."""
+def serving(error: Exception | None, registry: CollectorRegistry) -> Iterator[logger_pb2_grpc.LoggerStub]:
+    """Yield a stub of a real server whose methods raise `error`."""
+    servicer = Faulty(error)  # type: ignore[abstract]  # two methods are enough
     with ThreadPoolExecutor(2) as threads:
         server = grpc.server(threads, interceptors=[Boundary(Metrics(registry))])
         logger_pb2_grpc.add_LoggerServicer_to_server(servicer, server)
@@ -74,30 +72,30 @@ def test_an_error_ends_a_call_with_its_code(
     error: Exception, code: grpc.StatusCode, registry: CollectorRegistry
 ) -> None:
     """In a unary call and in the middle of a stream alike, and never UNKNOWN."""
-    with serving(Faulty(error), registry) as stub:
+    with serving(error, registry) as stub:
         with pytest.raises(grpc.RpcError) as unary:
             stub.ListSensor(pb.ListSensorReq())
         with pytest.raises(grpc.RpcError) as stream:
             list(stub.ExportSensorData(pb.ExportSensorDataReq()))
     assert unary.value.code() == stream.value.code() == code
-    assert "a fault of ours" not in unary.value.details()
+    assert "a fault of ours" not in str(unary.value.details())
     assert _requests(registry, "ListSensor", code.name) == 1
     assert _requests(registry, "ExportSensorData", code.name) == 1
 
 
 def test_a_refused_field_arrives_as_a_detail(registry: CollectorRegistry) -> None:
     """Programs find google.rpc.BadRequest where grpcio-status looks for it."""
-    with serving(Faulty(InvalidArgumentError("page", "must be at least 1")), registry) as stub:
+    with serving(InvalidArgumentError("page", "must be at least 1"), registry) as stub:
         with pytest.raises(grpc.RpcError) as caught:
             stub.ListSensor(pb.ListSensorReq())
-        status = rpc_status.from_call(caught.value)
+        status = rpc_status.from_call(cast("grpc.Call", caught.value))
     assert status is not None
     assert status.details[0].TypeName() == "google.rpc.BadRequest"
 
 
 def test_calls_are_counted_and_timed(registry: CollectorRegistry) -> None:
     """Nothing stays in flight."""
-    with serving(Faulty(None), registry) as stub:
+    with serving(None, registry) as stub:
         stub.ListSensor(pb.ListSensorReq())
         list(stub.ExportSensorData(pb.ExportSensorDataReq()))
     for method in ("ListSensor", "ExportSensorData"):

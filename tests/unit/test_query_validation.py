@@ -14,7 +14,7 @@ from sensorlog_query.page_token import Position
 from sensorlog_query.validation import Page, Selection, Validator, page_of
 
 VALIDATOR = Validator("slp_test", "s", ("temperature", "cpu"))
-NO_TOKEN = "nonsense"
+NO_TOKEN = "nonsense"  # noqa: S105 -- a page token is no secret
 EVERYTHING = Selection(BEGINNING, END, ())
 
 
