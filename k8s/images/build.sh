@@ -2,6 +2,8 @@
 # build.sh backing          sensorlog/kafka:dev and sensorlog/timescaledb:dev
 # build.sh services         sensorlog/{ingest,query,operator}:dev
 # build.sh load [CLUSTER]   put the backing images into a kind cluster
+# build.sh load-services [CLUSTER]
+#                           the same for the services; prints the tags to deploy, as JSON
 #
 # A backing image is built again only when its folder or the base image has changed; the
 # services are cheap to build again, because Docker keeps their layers.
@@ -9,6 +11,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../kind/lib.sh"
 
 BACKING=(kafka timescaledb)
+BACKING_IMAGES=(sensorlog/kafka:dev sensorlog/timescaledb:dev)
 SERVICES=(ingest query operator)
 INPUTS_LABEL=dev.sensorlog.inputs
 
@@ -45,16 +48,28 @@ services() {
 
 load() {
     local cluster=$1
-    step "load the backing images into the cluster $cluster" "load-$cluster" \
-        kind load docker-image --name "$cluster" "${BACKING[@]/#/sensorlog/}"
+    shift
+    step "load images into the cluster $cluster: $*" "load-$cluster" kind load docker-image --name "$cluster" "$@"
+}
+
+# Tags each service by its content, because a Deployment notices a changed image only by its name.
+load_services() {
+    local cluster=$1 name tag
+    local -a images=() tags=()
+    for name in "${SERVICES[@]}"; do
+        tag=$(docker image inspect --format '{{.Id}}' "sensorlog/$name:dev" | cut -d : -f 2 | cut -c 1-12)
+        docker tag "sensorlog/$name:dev" "sensorlog/$name:$tag"
+        images+=("sensorlog/$name:$tag")
+        tags+=("\"$name\": \"$tag\"")
+    done
+    load "$cluster" "${images[@]}" >&2
+    (IFS=, && echo "{${tags[*]}}")
 }
 
 case ${1:-} in
 backing) backing ;;
 services) services ;;
-load)
-    BACKING=("${BACKING[@]/%/:dev}")
-    load "${2:-sensorlog}"
-    ;;
-*) die "usage: build.sh backing | services | load [CLUSTER]" ;;
+load) load "${2:-sensorlog}" "${BACKING_IMAGES[@]}" ;;
+load-services) load_services "${2:-sensorlog}" ;;
+*) die "usage: build.sh backing | services | load [CLUSTER] | load-services [CLUSTER]" ;;
 esac

@@ -3,6 +3,7 @@
 import argparse
 import socket
 import sys
+from typing import Any, cast
 
 import kopf
 import structlog
@@ -38,9 +39,10 @@ def main() -> int:
 
 def run(settings: Settings) -> int:
     """Run with these settings until SIGTERM; return the exit code."""
+    instance = socket.gethostname()
     kube = kubernetes_api.connect()
     queue, claims, health = WorkQueue(), Claims(), Health()
-    reconciler = Reconciler(kube, settings, claims, Events(kube, socket.gethostname()), requeue=queue.add)
+    reconciler = Reconciler(kube, settings, claims, Events(kube, instance), requeue=queue.add)
     controller = Controller(queue, reconciler, claims, workers=settings.workers, resync=settings.resync_seconds)
     health.liveness.append(controller.stuck)
     telemetry = TelemetryServer(settings.telemetry_port, health)
@@ -53,7 +55,8 @@ def run(settings: Settings) -> int:
 
     register(registry, Watcher(queue, claims), on_startup)
     try:
-        kopf.run(registry=registry, standalone=True, clusterwide=True)
+        # Without an identity kopf asks for the user's name, which a container's numeric user has not.
+        kopf.run(registry=registry, standalone=True, clusterwide=True, identity=cast("Any", instance))
     finally:
         controller.stop()
         telemetry.stop()

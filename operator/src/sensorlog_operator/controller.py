@@ -50,7 +50,7 @@ class Controller:
         self._stopping.set()
         self._queue.close()
         deadline = time.monotonic() + STOP_SECONDS
-        for thread in self._threads:
+        for thread in filter(threading.Thread.is_alive, self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def stuck(self) -> Problem:

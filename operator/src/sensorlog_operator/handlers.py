@@ -4,6 +4,7 @@ Only raw events are handled. Create, update and delete handlers, timers and daem
 annotations on users' resources, which then could not be deleted once the operator is gone.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -77,6 +78,10 @@ def register(registry: kopf.OperatorRegistry, watcher: Watcher, on_startup: Call
         configure(settings)
         on_startup()
 
+    @kopf.on.login(registry=registry)
+    def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def _pipeline(event: kopf.RawEvent, **_: Any) -> None:
         watcher.pipeline(event)
@@ -94,6 +99,7 @@ def register(registry: kopf.OperatorRegistry, watcher: Watcher, on_startup: Call
 
 def configure(settings: kopf.OperatorSettings) -> None:
     """Set kopf up to watch and nothing else."""
+    logging.getLogger("kopf").setLevel(logging.WARNING)  # it would say of every event that it was handled
     settings.posting.enabled = False  # Events are ours, about what people want to know
     settings.scanning.disabled = True  # no right to list CRDs or namespaces is needed for what is fixed
     settings.watching.server_timeout = SERVER_TIMEOUT_SECONDS

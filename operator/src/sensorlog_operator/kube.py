@@ -73,8 +73,10 @@ class Kube:
     def list(self, kind: Kind, namespace: str | None = None, *, selector: str = "") -> list[Object]:
         """Return the objects that match a label selector; of all namespaces where none is named."""
         query = {"labelSelector": selector} if selector else {}
-        answer = self._call("GET", kind.path(namespace), query)
-        return list((answer or {}).get("items", ()))
+        answer = self._call("GET", kind.path(namespace), query) or {}
+        # The items of a list do not repeat what they are.
+        same = {"apiVersion": answer["apiVersion"], "kind": answer["kind"].removesuffix("List")}
+        return [{**same, **item} for item in answer["items"]]
 
     def apply(self, kind: Kind, body: Object, *, manager: str = FIELD_MANAGER, subresource: str = "") -> Object | None:
         """Apply `body` server-side: fields it names become ours, fields we named before and not now go.

@@ -22,14 +22,24 @@ Problem = str | None
 """Why a check does not pass; None when it passes."""
 
 
+# Local variables stay out of tracebacks: they may hold credentials.
+_EXCEPTIONS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
+
 def configure_logging(service: str, *, level: str = "INFO", log_format: LogFormat = "auto") -> None:
     """Send this process's logs, the standard library's included, to stderr as structured lines.
 
     `auto` is coloured text on a terminal and JSON elsewhere.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+
+    def add_service(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["service"] = service
+        return event
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_service,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -45,19 +55,19 @@ def configure_logging(service: str, *, level: str = "INFO", log_format: LogForma
         cache_logger_on_first_use=True,
     )
     renderer: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [_EXCEPTIONS, structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    structlog.contextvars.bind_contextvars(service=service)
+    logging.getLogger("urllib3").setLevel(logging.INFO)  # at DEBUG it says every request
 
 
 class StopSignal:
