@@ -137,7 +137,6 @@ class Cluster:
             stderr=True,
             tty=False,
             _preload_content=False,
-            capture_all=False,
         )
         return socket
 
