@@ -23,8 +23,9 @@ demo: uv tools cluster images  ## From nothing to readings that come back over g
 	k8s/demo.sh
 
 .PHONY: dev
-dev: uv tools cluster images  ## Build, deploy and follow: a changed line is live in the cluster in seconds
-	skaffold dev
+dev: tools cluster backing-images  ## Build, deploy and follow: a changed line is live in the cluster in seconds
+	@k8s/images/build.sh load $(CLUSTER)
+	skaffold dev --kube-context kind-$(CLUSTER)
 
 .PHONY: down
 down:  ## Delete the clusters and the test containers

@@ -46,10 +46,12 @@ services() {
     done
 }
 
+# load CLUSTER IMAGE...: only the layers that its nodes lack.
 load() {
     local cluster=$1
     shift
-    step "load images into the cluster $cluster: $*" "load-$cluster" kind load docker-image --name "$cluster" "$@"
+    step "load images into the cluster $cluster: $*" "load-$cluster" \
+        python3 "$ROOT/k8s/images/load.py" "$cluster" "$@"
 }
 
 # Tags each service by its content, because a Deployment notices a changed image only by its name.
