@@ -6,15 +6,16 @@ from typing import Any
 
 from psycopg import Cursor
 
-from sensorlog_query.sql import CHUNKS
+from sensorlog_query.sql import Statements
 from sensorlog_query.validation import Selection
 
 MAX_CHUNKS_PER_STEP = 16
 
 
-def chunks_of(cursor: Cursor[tuple[Any, ...]], schema: str, selection: Selection) -> list[Selection]:
+def chunks_of(cursor: Cursor[tuple[Any, ...]], statements: Statements, selection: Selection) -> list[Selection]:
     """Return the parts of `selection` that have a chunk, oldest first. Together they hold all its readings."""
-    found = cursor.execute(CHUNKS, {"schema": schema, "start": selection.start, "end": selection.end})
+    parameters = {"schema": statements.schema, "start": selection.start, "end": selection.end}
+    found = cursor.execute(statements.chunks(), parameters)
     return [replace(selection, start=max(start, selection.start), end=min(end, selection.end)) for start, end in found]
 
 

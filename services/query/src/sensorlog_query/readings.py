@@ -97,7 +97,7 @@ class _PageReader:
 
     def _of_all(self, wanted: int) -> list[Row]:
         """Return rows of all sensors, in steps of chunks until there are enough."""
-        chunks = chunks_of(self._cursor, self._statements.schema, self._range)
+        chunks = chunks_of(self._cursor, self._statements, self._range)
         remaining = list(steps(chunks, descending=self._query.descending))
         remaining, offset = self._skip(remaining) if self._query.page.offset else (remaining, self._returned_before())
         rows: list[Row] = []

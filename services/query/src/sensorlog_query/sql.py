@@ -12,7 +12,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from psycopg.sql import SQL, Composable, Composed, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 Statement = SQL | Composed
 
@@ -25,12 +25,13 @@ ORDER BY id
 LIMIT %(limit)s OFFSET %(offset)s
 """)
 
-# Both orders can be walked: `time` is half open, [start, end).
+# The cast fails where the table is missing, which must not look like a table without chunks.
 CHUNKS = SQL("""
 SELECT range_start, range_end
 FROM timescaledb_information.chunks
 WHERE hypertable_schema = %(schema)s AND hypertable_name = 'sensor_data'
   AND range_start < %(end)s AND range_end > %(start)s
+  AND {readings}::regclass IS NOT NULL
 ORDER BY range_start
 """)
 
@@ -172,6 +173,10 @@ class Statements:
     def sensors_page(self) -> Composed:
         """Return the page of announced sensors."""
         return SENSORS_PAGE.format(sensors=Identifier(self.schema, "sensors"))
+
+    def chunks(self) -> Composed:
+        """Return (start, end) of the chunks that overlap `start` to `end`, oldest first; parameter `schema`."""
+        return CHUNKS.format(readings=Literal(self._readings.as_string()))
 
     def page(self, *, of_sensors: bool, descending: bool, after_key: bool) -> Composed:
         """Return the page of readings between `start` and `end`, from the key on where there is one."""
