@@ -9,6 +9,8 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
 CLUSTER ?= sensorlog
+# The stubs import each other as sensorlog.rpc: protoc sees the contract under that path.
+STUBS := packages/sensorlog/src
 CACHE := $(or $(SENSORLOG_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sensorlog)
 
 # The cluster of this project and never the one that your kubectl points at.
@@ -62,8 +64,11 @@ lint: uv  ## Style, types, import rules, shell scripts
 	uv run shellcheck -x $$(git ls-files '*.sh' .ci/run k8s/kind/docker/runc-without-sys-resource)
 
 .PHONY: generate
-generate: uv  ## Write the generated files again: gRPC stubs, CRD, schemas
-	@echo "generate: to be filled in"
+generate: uv  ## Write the generated files again: gRPC stubs, CRD
+	uv run python -m grpc_tools.protoc -Isensorlog/rpc=api/proto/logger/service/v1 \
+	  --python_out=$(STUBS) --mypy_out=quiet:$(STUBS) --grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) \
+	  sensorlog/rpc/logger.proto
+	uv run python -m sensorlog_operator.crd > charts/sensorlog/files/sensorlogpipelines.yaml
 
 ##@ The ground
 

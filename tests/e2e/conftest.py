@@ -3,7 +3,6 @@
 SENSORLOG_KEEP_CLUSTER=1 leaves the cluster for the next run, which then starts in seconds.
 """
 
-import base64
 import itertools
 import json
 import os
@@ -57,8 +56,7 @@ def install(cluster: Cluster) -> None:
 @pytest.fixture(scope="session")
 def database_uri(cluster: Cluster) -> str:
     """Return the connection URI that the backing chart generated."""
-    secret = cluster.get("secret", "timescaledb-app", "backing")
-    return base64.b64decode(secret["data"]["uri"]).decode()
+    return cluster.database_uri()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A kind cluster with the whole product on it, used as people use it: by kubectl, helm and sensorlog."""
 
+import base64
 import json
 import os
 import subprocess
@@ -82,12 +83,15 @@ class Cluster:
         """Apply objects as `kubectl apply` does."""
         self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
 
+    def database_uri(self) -> str:
+        """Return the connection URI that the backing chart generated."""
+        secret = self.get("secret", "timescaledb-app", "backing")
+        return base64.b64decode(secret["data"]["uri"]).decode()
+
     def psql(self, statement: str) -> str:
         """Run SQL in the database of the backing services; return its bare output."""
-        return self.kubectl(
-            *("-n", "backing", "exec", "-i", "timescaledb-0", "--", "psql", "-h", "127.0.0.1", "-U", "sensorlog"),
-            *("-d", "sensorlog", "-v", "ON_ERROR_STOP=1", "-At", "-c", statement),
-        ).strip()
+        psql = ("psql", self.database_uri(), "-v", "ON_ERROR_STOP=1", "-At", "-c", statement)
+        return self.kubectl("-n", "backing", "exec", "timescaledb-0", "--", *psql).strip()
 
 
 @dataclass
