@@ -1,7 +1,7 @@
 """Bad requests, short deadlines, crowds, and a database that goes away: each has its status code, and passes."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import psycopg
@@ -76,9 +76,11 @@ def test_a_bad_request_is_refused_by_the_fields_name(
     with pytest.raises(grpc.RpcError) as caught:
         _read(query, method, request_)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details().startswith(f"{field}: ")
+    assert str(caught.value.details()).startswith(f"{field}: ")
     detail = BadRequest()
-    rpc_status.from_call(caught.value).details[0].Unpack(detail)
+    status = rpc_status.from_call(cast("grpc.Call", caught.value))
+    assert status is not None
+    status.details[0].Unpack(detail)
     assert detail.field_violations[0].field == field
 
 
@@ -98,7 +100,7 @@ def test_a_caller_without_a_deadline_has_the_services_limit(
     start_service: Any, pipeline: Pipeline, method: str
 ) -> None:
     """No call runs for ever."""
-    limits = {"SENSORLOG_STATEMENT_SECONDS": "0.5", "SENSORLOG_EXPORT_SECONDS": "0.5"}
+    limits: dict[str, Any] = {"SENSORLOG_STATEMENT_SECONDS": "0.5", "SENSORLOG_EXPORT_SECONDS": "0.5"}
     expected = refused(grpc.StatusCode.DEADLINE_EXCEEDED, "narrow the range or allow more time")
     with query_service(start_service, pipeline, **limits) as query, readings_locked(pipeline), expected:
         _read(query, method, getattr(pb, f"{method}Req")())
@@ -116,7 +118,7 @@ def test_cancelling_a_call_ends_its_statement(query: QueryService, pipeline: Pip
 
 def test_a_call_that_finds_no_connection_is_refused(start_service: Any, pipeline: Pipeline, database: Database) -> None:
     """After a short wait, with RESOURCE_EXHAUSTED; the database is there."""
-    pool = {"SENSORLOG_POOL_MIN": "1", "SENSORLOG_POOL_MAX": "1", "SENSORLOG_POOL_WAIT_SECONDS": "0.3"}
+    pool: dict[str, Any] = {"SENSORLOG_POOL_MIN": "1", "SENSORLOG_POOL_MAX": "1", "SENSORLOG_POOL_WAIT_SECONDS": "0.3"}
     with query_service(start_service, pipeline, **pool) as query:
         with readings_locked(pipeline):
             waiting = query.stub.ListSensorData.future(pb.ListSensorDataReq())

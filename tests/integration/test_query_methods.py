@@ -94,7 +94,7 @@ def test_averages_are_those_of_the_readings(
         _check_latest(with_latest, readings)
 
 
-def _check_averages(result: pb.SensorAvgData | pb.SensorAvgAndLatestData, key: Any, readings: list[Reading]) -> None:
+def _check_averages(result: Any, key: Any, readings: list[Reading]) -> None:
     sensor_id = result.sensor_id if result.HasField("sensor_id") else None
     assert (result.period, sensor_id, result.count) == (*key, len(readings))
     for i, (name, field) in enumerate((("temperature", "avg_temp"), ("cpu", "avg_cpu"))):
@@ -154,7 +154,7 @@ def test_time_is_in_the_pipelines_unit(start_service: Any, make_pipeline: MakePi
     pipeline = make_pipeline(create_topics=False, timestamp_unit=unit)
     store(pipeline, [(SEED_TS + i, 1, (1.0, 2.0)) for i in range(3)])
     scale = PER_SECOND[unit]
-    bounds = {"start_ts": (SEED_TS + 1) * scale, "end_ts": (SEED_TS + 2) * scale}
+    bounds: dict[str, Any] = {"start_ts": (SEED_TS + 1) * scale, "end_ts": (SEED_TS + 2) * scale}
     with query_service(start_service, pipeline) as query:
         [reading] = query.stub.ListSensorData(pb.ListSensorDataReq(**bounds)).results
         [bucket] = query.stub.GetSensorAvgData(pb.GetSensorAvgDataReq(**bounds)).results

@@ -45,7 +45,7 @@ def call(start_service: Any, pipeline: Pipeline, stubs: Path) -> Iterator[Call]:
 
         def run(method: str, **fields: int) -> list[dict[str, Any]]:
             arguments = [f"{name}={value}" for name, value in fields.items()]
-            command = [sys.executable, CONTRACT / "client.py", stubs, service.target, method, *arguments]
+            command = [sys.executable, str(CONTRACT / "client.py"), str(stubs), service.target, method, *arguments]
             done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
             results: list[dict[str, Any]] = json.loads(done.stdout)["results"]
             return results

@@ -67,7 +67,7 @@ def test_numbered_pages_are_the_same_pages(
     query: QueryService, order: pb.Order.ValueType, sensor_ids: list[int]
 ) -> None:
     """And a page number can be followed by tokens from wherever it ends, within equal keys too."""
-    fields = {"page_size": 5, "order": order, "sensor_ids": sensor_ids}
+    fields: dict[str, Any] = {"page_size": 5, "order": order, "sensor_ids": sensor_ids}
     pages = list(_by_tokens(query, **fields))
     for number, page in enumerate(pages, start=1):
         reply = query.stub.ListSensorData(pb.ListSensorDataReq(page=number, **fields))
@@ -103,7 +103,7 @@ def test_pages_by_token_stay_in_step_while_readings_arrive(query: QueryService, 
 
 def test_a_token_outlives_the_readings_it_points_at(query: QueryService, pipeline: Pipeline) -> None:
     """Retention may drop them: what follows is not passed over."""
-    fields = {"page_size": 5, "sensor_ids": [1]}
+    fields: dict[str, Any] = {"page_size": 5, "sensor_ids": [1]}
     ordered = in_order(r for r in READINGS if r[1] == 1)
     at = next(i for i, r in enumerate(ordered) if r in TIED)
     place = query.stub.ListSensorData(pb.ListSensorDataReq(page=1, page_size=at + 5, sensor_ids=[1])).next_page_token
@@ -171,7 +171,7 @@ def _relations(nodes: list[dict[str, Any]]) -> set[str]:
 
 
 def _rows_read(nodes: list[dict[str, Any]]) -> float:
-    return sum(scan["Actual Rows"] * scan["Actual Loops"] for scan in _scans(nodes))
+    return sum(float(scan["Actual Rows"] * scan["Actual Loops"]) for scan in _scans(nodes))
 
 
 @pytest.mark.parametrize("descending", [False, True])

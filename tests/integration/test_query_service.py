@@ -41,7 +41,7 @@ def query(start_service: Any, pipeline: Pipeline) -> Iterator[QueryService]:
 
 
 def _health(query: QueryService, service: str) -> int:
-    stub = health_pb2_grpc.HealthStub(query.channel)
+    stub: Any = health_pb2_grpc.HealthStub(query.channel)
     return int(stub.Check(health_pb2.HealthCheckRequest(service=service)).status)
 
 
@@ -91,7 +91,8 @@ def test_metrics_count_calls_rows_and_connections(query: QueryService) -> None:
 def test_sigterm_lets_calls_finish(query: QueryService, pipeline: Pipeline, database: Database) -> None:
     """Watchers hear NOT_SERVING first, the call at work is answered, the process ends with 0."""
     heard: SimpleQueue[int] = SimpleQueue()
-    watch = health_pb2_grpc.HealthStub(query.channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+    stub: Any = health_pb2_grpc.HealthStub(query.channel)
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
     listener = Thread(target=_listen, args=(watch, heard))
     listener.start()
     assert heard.get(timeout=10) == SERVING

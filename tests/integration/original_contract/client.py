@@ -7,6 +7,7 @@ Prints the reply as JSON, with fields that have their default value.
 """
 
 import sys
+from importlib import import_module
 
 import grpc
 from google.protobuf.json_format import MessageToJson
@@ -15,8 +16,7 @@ from google.protobuf.json_format import MessageToJson
 def main(folder: str, target: str, method: str, *fields: str) -> None:
     """Call `method` with `fields` and print the reply."""
     sys.path.insert(0, folder)
-    import logger_pb2  # noqa: PLC0415 -- generated a moment ago
-    import logger_pb2_grpc  # noqa: PLC0415
+    logger_pb2, logger_pb2_grpc = import_module("logger_pb2"), import_module("logger_pb2_grpc")
 
     request = getattr(logger_pb2, f"{method}Req")()
     for field in fields:
@@ -24,8 +24,8 @@ def main(folder: str, target: str, method: str, *fields: str) -> None:
         setattr(request, name, int(number))
     with grpc.insecure_channel(target) as channel:
         reply = getattr(logger_pb2_grpc.LoggerStub(channel), method)(request, timeout=30)
-    options = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
-    sys.stdout.write(MessageToJson(reply, **options))
+    text = MessageToJson(reply, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    sys.stdout.write(text)
 
 
 if __name__ == "__main__":
