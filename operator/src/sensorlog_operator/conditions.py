@@ -62,13 +62,19 @@ _IDENTITY = ("status", "reason")
 
 
 def build_status(pipeline: Resource, conditions: Iterable[Condition], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the status to have. A condition keeps its transition time while its status stays."""
+    """Return the status to have. A condition keeps its transition time while its status stays.
+
+    Conditions that are not among `conditions` stay as they were.
+    """
     before = _by_type(pipeline.status)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    found: dict[str, Mapping[str, Any]] = {
+        c.type: _entry(c, before.get(c.type, {}), pipeline.generation, now) for c in conditions
+    }
     kept = {name: pipeline.status[name] for name in _STICKY if name in pipeline.status}
     return {
         "observedGeneration": pipeline.generation,
-        "conditions": [_entry(c, before.get(c.type, {}), pipeline.generation, now) for c in conditions],
+        "conditions": list((before | found).values()),
         **kept,
         **{name: value for name, value in fields.items() if value is not None},
     }

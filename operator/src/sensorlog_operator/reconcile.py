@@ -89,6 +89,15 @@ class Reconciler:
                 self._requeue(waiting)
             return False
         try:
+            return self._reconcile(body)
+        except PipelineError:
+            raise
+        except Exception as e:
+            self._bug(Resource.from_body(body), e)
+            raise
+
+    def _reconcile(self, body: dict[str, Any]) -> bool:
+        try:
             pipeline = Pipeline.from_body(body)
         except NeedsChangeError as e:
             self._invalid(Resource.from_body(body), e)
@@ -96,6 +105,11 @@ class Reconciler:
         if pipeline.deleting:
             return Deletion(self._kube, self._events, self._claims).run(pipeline)
         return self._provision(pipeline)
+
+    def _bug(self, resource: Resource, error: Exception) -> None:
+        """Tell of an error that should not be; its text stays in the log, because nobody checked it for secrets."""
+        message = f"A bug of the operator ({type(error).__name__}); its log has the traceback. It keeps trying."
+        self._write(resource, [Condition("Ready", status=False, reason=Reason.INTERNAL_ERROR, message=message)], {})
 
     def _invalid(self, resource: Resource, error: NeedsChangeError) -> None:
         """Tell of a resource that the API server let through (its CRD is older than this operator)."""

@@ -1,0 +1,33 @@
+"""Documentation that must not fall behind the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sensorlog_operator.errors import Reason
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def test_every_reason_is_documented() -> None:
+    """docs/conditions.md says of each what it means, and of none that does not exist."""
+    documented = set(re.findall(r"^\| `([A-Za-z]+)` \|", (ROOT / "docs/conditions.md").read_text(), re.MULTILINE))
+    conditions = {"TopicReady", "SchemaReady", "IngestReady", "QueryReady"}
+    assert documented - conditions == {reason.value for reason in Reason}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link names a file that exists."""
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_that_are_mentioned_exist(page: Path) -> None:
+    """A reader can type every `make` command."""
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    mentioned = set(re.findall(r"(?:`|^\$? ?)make ([a-z0-9-]+)", page.read_text(), re.MULTILINE))
+    assert mentioned <= targets
