@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from docker.models.containers import Container
 
@@ -59,6 +59,11 @@ class KafkaBroker(Outages):
         _wait(admin.delete_topics([topic]))
         wait_until(lambda: topic not in admin.list_topics(timeout=2).topics, deadline=20, what=f"{topic} to be deleted")
 
+    def delete_records(self, topic: str, partition: int, *, before: int) -> None:
+        """Delete the messages before an offset, as retention does."""
+        admin = self.admin()  # a client that is gone never answers
+        _wait(admin.delete_records([TopicPartition(topic, partition, before)]))
+
     def producer(self, **options: Any) -> Producer:
         """Return an idempotent producer; keyword names are librdkafka's with `_` for `.`."""
         return Producer(
@@ -100,7 +105,7 @@ def _raise_error(error: object, _message: object) -> None:
     assert error is None, f"not delivered: {error}"
 
 
-def _wait(futures: Mapping[str, "Future[Any]"]) -> None:
+def _wait(futures: Mapping[Any, "Future[Any]"]) -> None:
     for future in futures.values():
         future.result(timeout=20)
 

@@ -1,12 +1,14 @@
 """A pipeline without a cluster: what the operator provisions, made by the operator's own modules."""
 
+import contextlib
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from psycopg.rows import TupleRow
 
 from sensorlog.measurements import DEFAULT_MEASUREMENTS, Measurement, names
@@ -118,6 +120,18 @@ class Pipeline:
             "SELECT count(*), count(DISTINCT (time, sensor_id)) FROM sensor_data",
         )[0]
         return int(total), int(distinct)
+
+    def blocked_sessions(self) -> list[int]:
+        """Return the database's sessions that wait for a lock on the table of readings."""
+        waiting = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'sensor_data'::regclass"
+        return [int(pid) for (pid,) in self.query(waiting)]
+
+    @contextlib.contextmanager
+    def locked_readings(self) -> Iterator[None]:
+        """Let nobody read or write the table of readings within this block."""
+        with psycopg.connect(self.database.uri) as lock:
+            lock.execute(f"LOCK TABLE {self.schema}.sensor_data IN ACCESS EXCLUSIVE MODE".encode())
+            yield
 
     def dead_letters(self) -> list[tuple[str, str, bytes | None]]:
         """Return reason, detail and value of each dead letter, ordered by where it stood."""
