@@ -61,13 +61,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def build(settings: Settings, config: PipelineConfig) -> tuple[Ingest, Health]:
     """Return the service and its health checks. Raises CredentialsError; connects to nothing yet."""
+    connect = connector(settings.database_dir)
+    kafka_options = kafka_client_options(config.kafka, settings.kafka_dir)
     metrics = Metrics()
     heartbeat = Heartbeat("the consumer loop", MAX_SILENCE)
     transaction = BatchTransaction(statements(config.db_schema, names(config.measurements)))
-    writer = Writer(connector(settings.database_dir), transaction, metrics, Tracer())
-    connection = kafka_client_options(config.kafka, settings.kafka_dir)
+    writer = Writer(connect, transaction, metrics, Tracer())
     ingest = Ingest(
-        lambda listener: MessageSource(config.kafka, connection, listener, metrics),
+        lambda listener: MessageSource(config.kafka, kafka_options, listener, metrics),
         BatchBuilder(config),
         writer,
         metrics,
