@@ -64,7 +64,23 @@ def test_an_environment_variable_added_by_hand_is_repaired() -> None:
     container = observed["Deployment", "plant-query"]["spec"]["template"]["spec"]["containers"][0]
     container["env"].append({"name": "X", "value": "1"})
     (said,) = summaries(build(), observed)
-    assert said.endswith("spec.template.spec.containers[0].env was changed by hand")
+    assert said.endswith("spec.template.spec.containers was changed by hand")
+
+
+def test_a_repair_takes_a_strangers_selector_away() -> None:
+    """Server-side apply would leave what another manager added; the patch removes it by name."""
+    observed = live(build())
+    observed["Service", "plant-query"]["spec"]["selector"]["intruder"] = "1"
+    (action,) = workloads.plan(build().values(), observed, UID)
+    assert isinstance(action, workloads.RepairObject)
+    assert action.patch == {"spec": {"selector": {"intruder": None}}}
+
+
+def test_labels_that_others_add_to_an_object_are_theirs() -> None:
+    """Tools mark what they manage; that changes nothing of what the object does."""
+    observed = live(build())
+    observed["Service", "plant-query"]["metadata"]["labels"]["team"] = "blue"
+    assert summaries(build(), observed) == []
 
 
 def test_fields_that_the_cluster_adds_are_not_drift() -> None:

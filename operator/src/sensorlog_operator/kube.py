@@ -23,6 +23,7 @@ FINALIZER_MANAGER = "sensorlog-operator-finalizer"
 REQUEST_TIMEOUT_SECONDS = 10
 JSON = "application/json"
 APPLY_PATCH = "application/apply-patch+yaml"
+MERGE_PATCH = "application/merge-patch+json"
 
 Object = dict[str, Any]
 
@@ -87,6 +88,12 @@ class Kube:
         query = {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
         path = kind.path(meta["namespace"], meta["name"], subresource)
         return self._call("PATCH", path, query, body, APPLY_PATCH, missing_is_none=bool(subresource))
+
+    def merge(self, kind: Kind, metadata: Object, patch: Object) -> None:
+        """Apply a JSON merge patch (RFC 7386) to the object of this metadata."""
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        path = kind.path(metadata["namespace"], metadata["name"])
+        self._call("PATCH", path, query, patch, MERGE_PATCH, missing_is_none=True)
 
     def create(self, kind: Kind, body: Object) -> None:
         """Create an object."""

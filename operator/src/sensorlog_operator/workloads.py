@@ -1,7 +1,8 @@
 """The Kubernetes side of a pipeline: its children, applied server-side where they differ.
 
 A child is applied when its manifest changed (the hash of the last one is an annotation, which also tells of fields
-taken away) or when the live object no longer contains it (somebody changed it by hand).
+taken away). Where only the live object changed, by hand, exactly the difference is patched back: server-side apply
+leaves alone what another manager added, such as an environment variable.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,9 @@ from sensorlog_operator.plans import Action, Refusal
 
 MANIFEST_HASH = f"{GROUP}/manifest-hash"
 
+WHOLE_MAPS = frozenset({"data", "selector", "matchLabels", "requests", "limits"})
+"""Maps in which a stranger's key changes what the object does, and that nobody else has a reason to add to."""
+
 Key = tuple[str, str]
 """Kind and name of a child."""
 
@@ -28,6 +32,14 @@ class ApplyObject(Action):
     """Apply a manifest server-side."""
 
     manifest: Object
+
+
+@dataclass(frozen=True, slots=True)
+class RepairObject(Action):
+    """Set back what was changed by hand; `patch` is a JSON merge patch (RFC 7386)."""
+
+    manifest: Object
+    patch: Object
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +83,8 @@ def plan(manifests: Iterable[Object], observed: Mapping[Key, Object], owner_uid:
             actions.append(Refusal(_stranger(name), Reason.WORKLOAD_REJECTED, blocking=True))
         elif live["metadata"].get("annotations", {}).get(MANIFEST_HASH) != digest(manifest):
             actions.append(ApplyObject(f"update {name}", wanted))
-        elif drifted := difference(wanted, live):
-            actions.append(ApplyObject(f"repair {name}: {drifted} was changed by hand", wanted))
+        elif patch := difference(wanted, live):
+            actions.append(RepairObject(f"repair {name}: {_first_path(patch)} was changed by hand", wanted, patch))
     return actions
 
 
@@ -90,20 +102,35 @@ def _stranger(name: str) -> str:
     return f"{name} exists and belongs to somebody else: delete it, or give the pipeline another name."
 
 
-def difference(wanted: Any, live: Any, path: str = "") -> str | None:
-    """Return the path of the first value in `wanted` that `live` does not have, None where it has all."""
-    if isinstance(wanted, dict) and isinstance(live, dict):
-        parts = ((f"{path}.{key}".lstrip("."), value, live.get(key)) for key, value in wanted.items())
-    elif isinstance(wanted, list) and isinstance(live, list) and len(wanted) == len(live):
-        parts = ((f"{path}[{n}]", *pair) for n, pair in enumerate(zip(wanted, live, strict=True)))
-    else:
-        return None if _same(wanted, live) else path
-    return next((found for name, a, b in parts if (found := difference(a, b, name))), None)
+def difference(wanted: Object, live: Object) -> Object:
+    """Return the JSON merge patch that gives `live` everything that `wanted` says; empty where it has it.
+
+    What `live` has beyond that is its own (defaults, status), except in maps that are ours as a whole.
+    """
+    patch: Object = {}
+    for key, value in wanted.items():
+        now = live.get(key)
+        if isinstance(value, dict) and isinstance(now, dict):
+            strangers = dict.fromkeys(now.keys() - value.keys()) if key in WHOLE_MAPS else {}
+            if inner := strangers | difference(value, now):
+                patch[key] = inner
+        elif not _same(value, now):
+            patch[key] = value
+    return patch
+
+
+def _first_path(patch: Object) -> str:
+    key, value = next(iter(patch.items()))
+    return f"{key}.{_first_path(value)}" if isinstance(value, dict) and value else key
 
 
 def _same(wanted: Any, live: Any) -> bool:
     if wanted == live or (not wanted and live is None):
         return True  # the API server drops empty maps and lists
+    if isinstance(wanted, list) and isinstance(live, list):
+        return len(wanted) == len(live) and all(map(_same, wanted, live))
+    if isinstance(wanted, dict) and isinstance(live, dict):
+        return not difference(wanted, live)
     if isinstance(wanted, str) and isinstance(live, str):
         a, b = _quantity(wanted), _quantity(live)
         return a is not None and a == b  # 1000m is stored as 1
@@ -118,10 +145,13 @@ def _quantity(text: str) -> Decimal | None:
 
 
 def apply(kube: Kube, actions: Sequence[Action]) -> None:
-    """Apply the manifests among `actions`, in order."""
+    """Do what is no refusal, in order."""
     for action in actions:
-        if isinstance(action, ApplyObject):
-            kube.apply(CHILD_KINDS[action.manifest["kind"]], action.manifest)
+        match action:
+            case ApplyObject(manifest=manifest):
+                kube.apply(CHILD_KINDS[manifest["kind"]], manifest)
+            case RepairObject(manifest=manifest, patch=patch):
+                kube.merge(CHILD_KINDS[manifest["kind"]], manifest["metadata"], patch)
 
 
 def rollout(kube: Kube, pipeline: Pipeline, component: str, deployment: Object | None) -> Rollout:
