@@ -56,7 +56,7 @@ def rejected_part(message: Message, rejections: Sequence[Rejection]) -> bytes | 
         return value
     if is_protobuf(message):
         return protobuf.keep(value, positions)
-    parts = elements.split(value)
+    parts = elements.split(value)  # the message was taken apart before, or decoded as a whole
     if len(parts) == len(positions):
         return value
     return b"[%b]" % b",".join(parts[position] for position in sorted(positions))
