@@ -140,6 +140,21 @@ def test_a_client_that_hangs_up_stops_the_copy(query: QueryService, database: Da
 
 
 @pytest.mark.usefixtures("many")
+def test_a_client_that_never_reads_on_does_not_hold_its_place(
+    start_service: Any, pipeline: Pipeline, database: Database
+) -> None:
+    """After the service's limit the export ends, also where the caller set no deadline."""
+    settings: dict[str, Any] = {"SENSORLOG_MAX_EXPORTS": "1", "SENSORLOG_EXPORT_SECONDS": "2"}
+    with query_service(start_service, pipeline, **settings) as query:
+        call = query.stub.ExportSensorData(pb.ExportSensorDataReq())
+        next(call)
+        wait_until(lambda: not running_statements(database), deadline=10, what="the COPY to end")
+        _again(query)
+        with pytest.raises(grpc.RpcError):
+            list(call)
+
+
+@pytest.mark.usefixtures("many")
 def test_an_export_above_the_limit_is_refused(query: QueryService) -> None:
     """At once, with the limit, while the one before goes on."""
     first = query.stub.ExportSensorData(pb.ExportSensorDataReq())

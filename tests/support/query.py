@@ -61,9 +61,9 @@ def refused(code: grpc.StatusCode, words: str = "") -> Iterator[None]:
 
 
 def running_statements(database: Database) -> list[str]:
-    """Return the statements that the service's pool runs now."""
+    """Return the last statement of each transaction that the service has open now."""
     rows = database.execute(
-        "SELECT query FROM pg_stat_activity WHERE application_name = %s AND state = 'active'", [APPLICATION]
+        "SELECT query FROM pg_stat_activity WHERE application_name = %s AND state <> 'idle'", [APPLICATION]
     )
     return [row[0] for row in rows]
 

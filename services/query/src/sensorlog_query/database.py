@@ -1,33 +1,24 @@
-"""The way to the database: a pool of read-only connections, and a watch over whether it answers."""
+"""The way to the database: a pool of connections that can only read, mended when the database comes back."""
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
-import structlog
 from psycopg import Connection, IsolationLevel
-from psycopg.sql import Composed
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from sensorlog.credentials import DATABASE_URI, read_credential
-from sensorlog.telemetry import Heartbeat, Problem
+from sensorlog.telemetry import Problem
 from sensorlog_query import microseconds, sql
 from sensorlog_query.calls import Call
 from sensorlog_query.errors import DATABASE_AWAY, QueryError, UnavailableError, mapped
-
-log = structlog.get_logger()
+from sensorlog_query.watch import Watch
 
 CONNECT_TIMEOUT_SECONDS = 3
 RECONNECT_SECONDS = 4.0
 """How long the pool itself retries a lost connection. Short, because its pauses double; the watch has it try anew."""
-
-PROBE_SECONDS = 1.0
-SILENCE_SECONDS = 6.0
-"""A probe that hangs this long says the same as one that fails."""
 
 PARAMETERS: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -56,71 +47,6 @@ def configure(connection: Connection[Any]) -> None:
     microseconds.register(connection)
 
 
-class Watch:
-    """A thread that asks the database every second whether the pipeline's tables can be read.
-
-    It has a connection of its own: a busy pool does not look like a database that is away. `on_change` hears the
-    problem, or None when there is none any more, in the watch's thread.
-    """
-
-    def __init__(self, connect: Callable[[], Connection[Any]], probe: Composed) -> None:
-        self._connect = connect
-        self._probe = probe
-        self._connection: Connection[Any] | None = None
-        self._problem: Problem = "the database has not answered yet"
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="database-watch", daemon=True)
-        self._asked = time.monotonic()
-        self.heartbeat = Heartbeat("the database watch", max_silence=120.0)
-        self.on_change: list[Callable[[Problem], None]] = []
-
-    def problem(self) -> Problem:
-        """Return why queries cannot be answered now; None when they can."""
-        silence = time.monotonic() - self._asked
-        if self._problem is None and silence > SILENCE_SECONDS:
-            return f"the database has not answered for {silence:.0f} s"
-        return self._problem
-
-    def start(self) -> None:
-        """Ask until `stop`."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ask no more."""
-        self._stop.set()
-        self._thread.join(timeout=CONNECT_TIMEOUT_SECONDS + PROBE_SECONDS)
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            self._turn()
-            self._stop.wait(PROBE_SECONDS)
-        self._disconnect()
-
-    def _turn(self) -> None:
-        before, self._problem = self._problem, self._ask()
-        self._asked = time.monotonic()
-        self.heartbeat.beat()
-        if before != self._problem:
-            log.info("database watch", problem=self._problem)
-        for tell in self.on_change:
-            tell(self._problem)
-
-    def _ask(self) -> Problem:
-        try:
-            if self._connection is None:
-                self._connection = self._connect()
-            self._connection.execute(self._probe)
-        except Exception as e:  # noqa: BLE001 -- whatever it is, it is why the database cannot be read
-            self._disconnect()
-            return str(mapped(e))
-        return None
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-
 class Database:
     """Read-only transactions that end with the call they serve."""
 
@@ -147,7 +73,7 @@ class Database:
             ),
             statements.probe(),
         )
-        self.watch.on_change.append(self._mend_pool)
+        self.watch.listeners.append(self._mend_pool)
         self._away = False
 
     def open(self) -> None:

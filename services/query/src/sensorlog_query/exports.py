@@ -35,7 +35,7 @@ class Exports:
 
     def stream(self, call: Call, query: ExportQuery) -> Iterator[Block]:
         """Yield blocks of (time, sensor_id, measurement...) in order of (time, sensor_id)."""
-        with self._slot(), self._database.transaction(call) as connection:
+        with self._slot(), call.bounded(), self._database.transaction(call) as connection:
             for chunk in chunks_of(cursor(connection), self._statements, query.selection):
                 call.remaining_seconds()  # raises when the call is over
                 yield from self._copy(connection, chunk, query.measurements)

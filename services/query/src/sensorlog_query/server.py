@@ -113,8 +113,8 @@ class QueryServer:
 
     def start(self) -> None:
         """Serve. Healthy from when the database answers."""
-        self._on_database("the database has not answered yet")
-        self.database.watch.on_change.append(self._on_database)
+        self._on_database(self.database.watch.problem())
+        self.database.watch.listeners.append(self._on_database)
         self.database.open()
         self._server.start()
         log.info("serving", port=self.port)
