@@ -22,7 +22,7 @@ export SENSORLOG_CACHE := $(CACHE)
 
 .PHONY: demo
 demo: uv tools cluster images  ## From nothing to readings that come back over gRPC, on a real cluster
-	k8s/demo.sh
+	@k8s/demo.sh $(CLUSTER)
 
 .PHONY: dev
 dev: tools cluster backing-images  ## Build, deploy and follow: a changed line is live in the cluster in seconds

@@ -16,27 +16,33 @@ sensorlog() { uv run --quiet --project "$ROOT" sensorlog "$@"; }
 title() { printf '\n== %s\n' "$*"; }
 # Shows a command as a person would type it, then runs it.
 show() {
-    printf '$ %s\n' "$*"
+    printf '$'
+    local word
+    for word in "$@"; do
+        if [[ $word = *[[:space:]]* ]]; then word="'$word'"; fi
+        printf ' %s' "$word"
+    done
+    printf '\n'
     "$@"
 }
 
 # --- install -------------------------------------------------------------
 
 install_charts() {
-    local tags
     "$ROOT/k8s/images/build.sh" load "$CLUSTER"
-    tags=$("$ROOT/k8s/images/build.sh" load-services "$CLUSTER" | tail -n 1)
+    TAGS=$("$ROOT/k8s/images/build.sh" load-services "$CLUSTER" | tail -n 1)
     step "install the chart backing-services (Kafka, TimescaleDB)" demo-backing \
         helm upgrade --install backing "$ROOT/charts/backing-services" -n backing --create-namespace
     step "install the chart sensorlog (the operator)" demo-sensorlog \
         helm upgrade --install sensorlog "$ROOT/charts/sensorlog" -n sensorlog --create-namespace \
-        --set "images.operator.tag=$(tag operator "$tags"),images.ingest.tag=$(tag ingest "$tags")" \
-        --set "images.query.tag=$(tag query "$tags")" --wait --timeout 3m
+        --set "images.operator.tag=$(tag operator),images.ingest.tag=$(tag ingest)" \
+        --set "images.query.tag=$(tag query)" --wait --timeout 3m
     step "wait for Kafka" demo-kafka rollout statefulset/kafka
     step "wait for TimescaleDB" demo-timescaledb rollout statefulset/timescaledb
 }
 
-tag() { sed -E "s/.*\"$1\": *\"([^\"]+)\".*/\1/" <<<"$2"; }
+# The tag of a service's image, out of the JSON that load-services printed.
+tag() { sed -E "s/.*\"$1\": *\"([^\"]+)\".*/\1/" <<<"$TAGS"; }
 rollout() { kubectl -n backing rollout status "$1" --timeout=180s; }
 
 create_pipeline() {
@@ -44,29 +50,37 @@ create_pipeline() {
     kubectl -n "$NAMESPACE" apply -f "$ROOT/k8s/samples/$PIPELINE.yaml"
 }
 
-# What the operator says of the generation that was applied just now, and not of an earlier one.
+# A pipeline of an earlier demo is ready already: what counts is that it is ready with the images of now.
 wait_ready() {
     local deadline=$((SECONDS + 180)) seen=
-    while [ "$SECONDS" -lt "$deadline" ]; do
-        seen=$(kubectl -n "$NAMESPACE" get slp "$PIPELINE" -o jsonpath='{.metadata.generation} {.status.observedGeneration} {.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].message}')
-        if [[ $seen =~ ^([0-9]+)\ ([0-9]+)\ True && ${BASH_REMATCH[1]} = "${BASH_REMATCH[2]}" ]]; then return; fi
-        echo "$seen"
+    until [ "$seen" = "True $(tag ingest) $(tag query)" ]; do
+        [ "$SECONDS" -lt "$deadline" ] || die "the pipeline is not ready after 180 seconds; see kubectl describe slp $PIPELINE"
         sleep 1
+        seen="$(ready) $(deployed ingest) $(deployed query)" || continue
+        echo "$seen"
     done
-    die "the pipeline is not ready after 180 seconds: ${seen:-no status}"
+}
+
+ready() {
+    kubectl -n "$NAMESPACE" wait --for=condition=Ready "slp/$PIPELINE" --timeout=0 >/dev/null 2>&1 && echo True || echo False
+}
+
+# The tag of the image that every pod of a component runs.
+deployed() {
+    kubectl -n "$NAMESPACE" get pods -l "app.kubernetes.io/instance=$PIPELINE,app.kubernetes.io/component=$1" \
+        -o jsonpath='{.items[*].spec.containers[0].image}' | sed 's/[^ ]*://g'
 }
 
 # --- data ----------------------------------------------------------------
 
-# The seed lies in 2022, this machine's readings are of now: each is found by its time.
-seed_is_back() {
-    sensorlog readings --start 1646409307 --end 1646409308 --output json >"$LOGS/demo-seed.json" &&
-        python3 - "$LOGS/demo-seed.json" <<'PY'
+# The seed lies in 2022, this machine's readings are of now: each is found by its time. Earlier demos left theirs.
+seeds() {
+    sensorlog readings --start 1646409307 --end 1646409308 --all --output json | python3 -c '
 import json, sys
-found = json.load(open(sys.argv[1]))
-sys.exit(not any(r["sensor_id"] == 1 and r["temperature"] == 30 and r["cpu"] == 20 for r in found))
-PY
+print(sum(r["sensor_id"] == 1 and r["temperature"] == 30 and r["cpu"] == 20 for r in json.load(sys.stdin)))'
 }
+
+seed_is_back() { [ "$(seeds)" -gt "$1" ]; }
 
 host_is_back() {
     sensorlog averages --start "$1" --bucket 1m --output json >"$LOGS/demo-host.json" &&
@@ -88,9 +102,11 @@ await() {
 }
 
 seed() {
+    local before
     title "One reading: Kafka -> ingest -> TimescaleDB -> query -> here"
+    before=$(seeds)
     show sensorlog publish --data "$SEED"
-    await "the seed reading" seed_is_back
+    await "the seed reading" seed_is_back "$before"
     show sensorlog readings --start 1646409307 --end 1646409308
 }
 
