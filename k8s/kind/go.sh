@@ -73,5 +73,6 @@ fetch_go() {
     # A module's files come without the execute bit.
     chmod -R u+w "$folder"
     chmod +x "$folder"/bin/* "$folder"/pkg/tool/*/*
+    mkdir -p "$CACHE/go"
     ln -sfn "$folder" "$CACHE/go/toolchain"
 }

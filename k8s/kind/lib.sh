@@ -32,6 +32,7 @@ missing() {
 }
 have() { command -v "$1" >/dev/null 2>&1; }
 is_root() { [ "$(id -u)" -eq 0 ]; }
+may_install() { is_root && is_debian; }
 is_debian() { [ -r /etc/os-release ] && grep -qx 'ID=debian' /etc/os-release; }
 
 # --- slow steps ----------------------------------------------------------
@@ -99,7 +100,7 @@ ensure_packages() {
         installed "$package" || wanted+=("$package")
     done
     if [ "${#wanted[@]}" -eq 0 ]; then return; fi
-    if ! is_root || ! is_debian; then
+    if ! may_install; then
         missing "$why needs: ${wanted[*]} (names of Debian packages).
   Nothing is installed by itself here, because this is not root on Debian.
   Install them with your package manager, for example: sudo apt-get install ${wanted[*]}"

@@ -21,9 +21,33 @@ usable() {
     esac
 }
 
+where_to_get() {
+    case $1 in
+    kind) echo "kind 0.30 or later: https://kind.sigs.k8s.io/docs/user/quick-start/#installation" ;;
+    kubectl) echo "kubectl 1.35, 1.36 or 1.37: https://kubernetes.io/docs/tasks/tools/" ;;
+    helm) echo "Helm 3 (not 4): https://helm.sh/docs/intro/install/" ;;
+    skaffold) echo "Skaffold 2: https://skaffold.dev/docs/install/" ;;
+    grpcurl) echo "grpcurl 1.8 or later: https://github.com/fullstorydev/grpcurl#installation" ;;
+    esac
+}
+
+is_there() { have "$1" && usable "$1" && ! is_outdated_build "$1"; }
+
+# Names at once all that is missing, where no Go is there to build it and none may be installed.
+demand() {
+    local name list=
+    for name in "$@"; do
+        is_there "$name" || list+=$'\n  '$(where_to_get "$name")
+    done
+    if [ -z "$list" ] || have go || may_install; then return; fi
+    missing "programs of a usable version:$list
+  Or install Go (any version from 1.21 on): they are then built from source into $CACHE.
+  Nothing is installed by itself here, because this is not root on Debian."
+}
+
 ensure() {
     local name=$1 module=$1
-    if have "$name" && usable "$name" && ! is_outdated_build "$name"; then return; fi
+    if is_there "$name"; then return; fi
     if [ "$name" = kubectl ]; then module=kubernetes; fi
     go_build "$module" "$name"
     ln -sfn "$(go_output "$module")/$name" "$CACHE/bin/$name"
@@ -56,13 +80,15 @@ install_uv() {
 main() {
     local name
     if [ $# -eq 0 ]; then set -- "${ALL[@]}"; fi
+    if [ "$1" = uv ]; then
+        ensure_uv
+        return
+    fi
     for name in "$@"; do
-        case $name in
-        uv) ensure_uv ;;
-        kind | kubectl | helm | skaffold | grpcurl) ensure "$name" ;;
-        *) die "usage: tools.sh [uv ${ALL[*]}]" ;;
-        esac
+        where_to_get "$name" | grep -q . || die "usage: tools.sh uv | [${ALL[*]}]"
     done
+    demand "$@"
+    for name in "$@"; do ensure "$name"; done
 }
 
 main "$@"

@@ -45,6 +45,13 @@ build() {
     step "build the component images" node-components make_components
     step "put the node image together" node-image assemble "$image"
     rm -rf "$WORK"
+    forget_others "$image"
+}
+
+# Node images of other inputs; one that a cluster still runs on stays.
+forget_others() {
+    docker images --format '{{.Repository}}:{{.Tag}}' sensorlog/kind-node | grep -vxF "$1" |
+        xargs -r -n 1 docker rmi >/dev/null 2>&1 || true
 }
 
 program() { echo "$(go_output "$1")/$2"; }
