@@ -29,10 +29,7 @@ PARAMETERS: dict[str, Any] = {
     "tcp_user_timeout": 10_000,
 }
 # Parallel workers would let one call take all cores from the others.
-SERVER_SETTINGS = (
-    "-c default_transaction_read_only=on -c timezone=UTC -c max_parallel_workers_per_gather=0"
-    " -c idle_in_transaction_session_timeout=60s"
-)
+SERVER_SETTINGS = "-c default_transaction_read_only=on -c timezone=UTC -c max_parallel_workers_per_gather=0"
 
 
 def connection_parameters(application: str) -> dict[str, Any]:
