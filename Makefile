@@ -21,7 +21,7 @@ export SENSORLOG_CACHE := $(CACHE)
 ##@ See it
 
 .PHONY: demo
-demo: uv tools cluster images  ## From nothing to readings that come back over gRPC, on a real cluster
+demo: uv deploy-tools cluster images  ## From nothing to readings that come back over gRPC, on a real cluster
 	@k8s/demo.sh $(CLUSTER)
 
 .PHONY: dev
@@ -40,7 +40,7 @@ purge:  ## Like down; also the images, the cache and a Docker daemon started fro
 ##@ Change it
 
 .PHONY: test
-test: uv tools node-image backing-images  ## All tests: unit, integration, end to end
+test: uv deploy-tools node-image backing-images  ## All tests: unit, integration, end to end
 	uv run pytest tests
 
 .PHONY: test-unit
@@ -52,7 +52,7 @@ test-integration: uv docker backing-images  ## A real broker and a real database
 	uv run pytest tests/integration
 
 .PHONY: test-e2e
-test-e2e: uv tools node-image backing-images  ## The whole product on a kind cluster of its own
+test-e2e: uv deploy-tools node-image backing-images  ## The whole product on a kind cluster of its own
 	uv run pytest tests/e2e
 
 .PHONY: lint
@@ -75,6 +75,11 @@ generate: uv  ## Write the generated files again: gRPC stubs, CRD
 .PHONY: tools
 tools:  ## kind, kubectl, helm, skaffold and grpcurl of usable versions
 	@k8s/kind/tools.sh
+
+# Skaffold takes minutes to build and only `make dev` needs it.
+.PHONY: deploy-tools
+deploy-tools:
+	@k8s/kind/tools.sh kind kubectl helm grpcurl
 
 .PHONY: uv
 uv:

@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 chart=charts/backing-services
 version=$(find "$chart" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-12)
-if ! helm status backing -n backing -o json 2>/dev/null | grep -q "\"description\":\"chart $version\""; then
+if ! helm status backing -n backing -o json 2>/dev/null | grep "\"description\":\"chart $version\"" >/dev/null; then
     helm upgrade --install backing "$chart" -n backing --create-namespace --wait --timeout 5m \
         --description "chart $version" >/dev/null
 fi

@@ -69,7 +69,7 @@ load_services() {
 }
 
 case ${1:-} in
-backing) backing ;;
+backing) with_lock backing-images backing ;;
 services) services ;;
 load) load "${2:-sensorlog}" "${BACKING_IMAGES[@]}" ;;
 load-services) load_services "${2:-sensorlog}" ;;

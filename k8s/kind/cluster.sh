@@ -11,7 +11,8 @@ HERE=$ROOT/k8s/kind
 PUBLISHED_IMAGE=kindest/node:v1.36.1@sha256:3489c7674813ba5d8b1a9977baea8a6e553784dab7b84759d1014dbd78f7ebd5
 
 kubeconfig() { echo "$CACHE/kubeconfig-$1"; }
-exists() { kind get clusters 2>/dev/null | grep -qx "$1"; }
+# Not `| grep -q`: it leaves at the first hit, and kind then dies of a broken pipe.
+exists() { [[ $'\n'$(kind get clusters 2>/dev/null)$'\n' == *$'\n'"$1"$'\n'* ]]; }
 healthy() {
     kubectl --kubeconfig "$(kubeconfig "$1")" --request-timeout 5s get --raw /readyz >/dev/null 2>&1 &&
         kubectl --kubeconfig "$(kubeconfig "$1")" --request-timeout 5s \
@@ -128,8 +129,8 @@ down() {
 }
 
 case ${1:-up} in
-node-image) "$HERE/docker.sh" up && ensure_node_image ;;
-up) up "${2:-sensorlog}" ;;
+node-image) ensure_node_image ;;
+up) with_lock "cluster-${2:-sensorlog}" up "${2:-sensorlog}" ;;
 down) shift && down "$@" ;;
 kubeconfig) kubeconfig "${2:-sensorlog}" ;;
 *) die "usage: cluster.sh node-image | up [NAME] | down [NAME] | kubeconfig [NAME]" ;;

@@ -62,7 +62,7 @@ forget_dead() {
 
 launch_by_hand() {
     # setsid and nohup: it must outlive make, the terminal and this script.
-    setsid nohup dockerd >>"$LOGS/dockerd.log" 2>&1 </dev/null &
+    setsid nohup dockerd >>"$LOGS/dockerd.log" 2>&1 </dev/null 9>&- &
     local pid=$!
     echo "$pid $(start_time "$pid")" >"$STARTED_BY_US"
 }
@@ -181,8 +181,8 @@ stop_daemon() {
 }
 
 case ${1:-up} in
-up) up ;;
-base) base ;;
+up) with_lock docker up ;;
+base) with_lock docker base ;;
 stop) stop ;;
 *) die "usage: docker.sh up|base|stop" ;;
 esac

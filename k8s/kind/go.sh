@@ -22,6 +22,11 @@ go_output() {
 
 # go_build MODULE TITLE: builds the module's programs unless they are there already.
 go_build() {
+    if [ -d "$(go_output "$1")" ]; then return; fi
+    with_lock "go" go_build_once "$@"
+}
+
+go_build_once() {
     local module=$1 title=$2 output
     output=$(go_output "$module")
     if [ -d "$output" ]; then return; fi

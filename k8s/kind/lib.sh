@@ -88,6 +88,26 @@ report_step() {
     say "----"
 }
 
+# --- one at a time -------------------------------------------------------
+
+# with_lock NAME COMMAND...: of several runs on this machine that want the same thing, one
+# makes it and the others find it made. What outlives the run must close descriptor 9.
+with_lock() {
+    local name=$1
+    shift
+    if ! have flock; then
+        "$@"
+        return
+    fi
+    {
+        if ! flock -n 9; then
+            say "    waiting for another run, which is at this ($name)"
+            flock 9
+        fi
+        "$@"
+    } 9>"$CACHE/lock-$name"
+}
+
 # --- Debian packages -----------------------------------------------------
 
 # ensure_packages WHY PACKAGE...: installs what is not installed, as root on Debian;

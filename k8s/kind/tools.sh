@@ -85,7 +85,7 @@ main() {
         return
     fi
     for name in "$@"; do
-        where_to_get "$name" | grep -q . || die "usage: tools.sh uv | [${ALL[*]}]"
+        [ -n "$(where_to_get "$name")" ] || die "usage: tools.sh uv | [${ALL[*]}]"
     done
     demand "$@"
     for name in "$@"; do ensure "$name"; done

@@ -45,12 +45,12 @@ build() {
     step "build the component images" node-components make_components
     step "put the node image together" node-image assemble "$image"
     rm -rf "$WORK"
-    forget_others "$image"
+    forget_old
 }
 
-# Node images of other inputs; one that a cluster still runs on stays.
-forget_others() {
-    docker images --format '{{.Repository}}:{{.Tag}}' sensorlog/kind-node | grep -vxF "$1" |
+# The newest few stay, for other checkouts, and so does one that a cluster runs on.
+forget_old() {
+    docker images --format '{{.Repository}}:{{.Tag}}' sensorlog/kind-node | tail -n +4 |
         xargs -r -n 1 docker rmi >/dev/null 2>&1 || true
 }
 
@@ -161,6 +161,6 @@ with_images() {
 
 case ${1:-build} in
 name) node_image ;;
-build) build ;;
+build) with_lock node-image build ;;
 *) die "usage: build.sh [name]" ;;
 esac
