@@ -106,6 +106,7 @@ EVENTS = [
     event("SensorLogPipeline", "demo", "old but a warning", 1, type_="Warning"),
     event("SensorLogPipeline", "demo", "older", 30),
     event("Pod", "demo-ingest-abc", "newest", 50),
+    event("Pod", "demo-ingest-gone", "gone", 55, type_="Warning"),
     event("Pod", "other-ingest-abc", "not ours", 55, type_="Warning"),
     event("SensorLogPipeline", "demo-2", "not ours either", 55, type_="Warning"),
 ]
@@ -186,8 +187,8 @@ def test_a_pod_that_cannot_be_scheduled_says_why() -> None:
 
 
 def test_events_are_ours_with_warnings_first_then_the_newest() -> None:
-    """Another pipeline whose name starts alike is left out."""
-    assert [e.message for e in the_status(resource()).events] == ["old but a warning", "newest", "older"]
+    """Another pipeline whose name starts alike is left out, and so is a pod that is gone."""
+    assert [e.message for e in the_status(resource(), pod("ingest")).events] == ["old but a warning", "newest", "older"]
 
 
 def test_the_page_starts_with_the_verdict_and_has_all_parts() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from kubernetes import client, config
 from kubernetes.stream import stream
-from kubernetes.stream.ws_client import WSClient
+from kubernetes.stream.ws_client import ERROR_CHANNEL, WSClient
 from websocket import WebSocketException
 
 from sensorlog_cli.errors import CliError, UnreachableError, UsageError
@@ -150,9 +150,8 @@ class Cluster:
             if time.monotonic() > silent_until:
                 raise CliError(f"the program in the pod has been silent for {self._timeout:g} s; see the pod's logs")
         yield from output.take(socket)
-        if socket.returncode != 0:
-            said = socket.read_stderr().strip().splitlines()
-            raise CliError(f"the program in the pod failed: {said[-1] if said else 'it says nothing'}")
+        if (failure := _failure(socket)) is not None:
+            raise CliError(f"the program in the pod failed: {failure}")
 
     @contextmanager
     def forwarded(self, pipeline: Pipeline) -> Iterator[str]:
@@ -213,6 +212,22 @@ def _write(socket: WSClient, line: str) -> bool:
     except (WebSocketException, OSError):
         return False
     return bool(socket.is_open())
+
+
+def _failure(socket: WSClient) -> str | None:
+    """Return why the program that ran over `socket` failed, None when it did not.
+
+    The error channel carries a Status object. WSClient.returncode reads only those of programs that ran: not one
+    that could not start, and not a connection that was cut before the Status came.
+    """
+    sent = socket.read_channel(ERROR_CHANNEL)
+    if not sent:
+        return "the connection to it was cut"
+    status = json.loads(sent)
+    if status["status"] == "Success":
+        return None
+    said = socket.read_stderr().strip().splitlines()
+    return str(said[-1] if said else status.get("message", "it says nothing"))
 
 
 class _Lines:

@@ -3,7 +3,7 @@
 Everything here is pure: objects of the Kubernetes API go in as plain dicts, and `now` is given.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -136,7 +136,7 @@ def status_of(resource: Object, pods: Iterable[Object], events: Iterable[Object]
         lag=status.get("lag"),
         conditions=_conditions(status.get("conditions", ()), now),
         pods=tuple(sorted((_pod(pod, now) for pod in pods), key=lambda pod: (pod.component, pod.name))),
-        events=_events(events, metadata["name"], now),
+        events=_events(events, metadata["name"], {pod["metadata"]["name"] for pod in pods}, now),
     )
 
 
@@ -197,16 +197,21 @@ def _said(reason: str, message: str | None) -> str:
     return f"{reason}: {message.strip()}" if message else reason
 
 
-def _events(events: Iterable[Object], name: str, now: datetime) -> tuple[Event, ...]:
-    """Return the latest Events about pipeline `name` or what it owns: warnings first, then the newest."""
-    ours = [_event(event, now) for event in events if _is_about(event["involvedObject"], name)]
+def _events(events: Iterable[Object], name: str, pods: Collection[str], now: datetime) -> tuple[Event, ...]:
+    """Return the latest Events about pipeline `name` or what it owns: warnings first, then the newest.
+
+    Those about pods that are gone are left out: each rollout leaves warnings of probes that nobody need look at.
+    """
+    ours = [_event(event, now) for event in events if _is_about(event["involvedObject"], name, pods)]
     ours.sort(key=lambda event: (event.type != "Warning", event.age or timedelta.max))
     return tuple(ours[:MAX_EVENTS])
 
 
-def _is_about(involved: Object, name: str) -> bool:
+def _is_about(involved: Object, name: str, pods: Collection[str]) -> bool:
     if involved.get("kind") == "SensorLogPipeline":
         return bool(involved.get("name") == name)
+    if involved.get("kind") == "Pod":
+        return involved.get("name") in pods
     return str(involved.get("name", "")).startswith((f"{name}-ingest", f"{name}-query"))
 
 

@@ -198,7 +198,13 @@ def _tell(report: Report, topic: str, output: Output) -> None:
         say(f"not delivered: {len(report.failed) - _SHOWN_FAILURES} more messages")
     if output is Output.TABLE:
         lost = f", {report.lost} not delivered" if report.failed else ""
-        results().print(f"delivered {report.delivered} readings in {report.messages} messages to {topic}{lost}")
+        results().print(
+            f"delivered {_count(report.delivered, 'reading')} in {_count(report.messages, 'message')} to {topic}{lost}"
+        )
         return
     failed = [{"readings": str(batch), "count": batch.count, "error": error} for batch, error in report.failed]
     write_json({"topic": topic, "messages": report.messages, "delivered": report.delivered, "failed": failed})
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
