@@ -41,7 +41,7 @@ purge:  ## Like down; also the images, the cache and a Docker daemon started fro
 
 .PHONY: test
 test: uv deploy-tools node-image backing-images  ## All tests: unit, integration, end to end
-	uv run pytest tests
+	uv run pytest tests/unit tests/integration tests/e2e
 
 .PHONY: test-unit
 test-unit: uv  ## Seconds: plans, decoding, models
