@@ -21,6 +21,9 @@ from sensorlog_operator.workqueue import WorkQueue
 SERVER_TIMEOUT_SECONDS = 240
 """The API server ends a watch after so long, and kopf lists anew: a stream that went silent costs no more."""
 
+SECRETS_OF_PEOPLE = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"
+"""Leaves out the many and large Secrets that no pipeline names."""
+
 CHILDREN = tuple(kind.plural for kind in CHILD_KINDS.values())
 
 
@@ -107,3 +110,4 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.connect_timeout = 10
     for plural in CHILDREN:
         settings.watching.label_selectors[plural] = SELECTOR
+    settings.watching.field_selectors["secrets"] = SECRETS_OF_PEOPLE
