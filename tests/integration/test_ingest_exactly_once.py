@@ -1,7 +1,5 @@
 """Whatever ends an ingest process, every reading that was sent is stored, and stored once."""
 
-import signal
-
 import pytest
 
 from support.pipelines import SEED_TS, MakePipeline, Pipeline
@@ -75,26 +73,44 @@ def test_sigterm_stores_what_was_read(make_pipeline: MakePipeline, start_ingest:
     settle(pipeline, 60_000)
 
 
-def freeze_in_mid_transaction(pipeline: Pipeline, process: ServiceProcess) -> None:
-    """Stop the process (SIGSTOP) while a batch of one reading is on its way to the table."""
-    with pipeline.locked_readings():
+def freeze_waiting_for(table: str, pipeline: Pipeline, process: ServiceProcess) -> None:
+    """Freeze the process in a transaction of one reading, with a statement on its way that needs `table`.
+
+    The database finishes that statement once the process is frozen.
+    """
+    with pipeline.locked(table):
         pipeline.produce([{"ts": SEED_TS, "sensor_id": 1}])
-        wait_until(pipeline.blocked_sessions, deadline=20, what="a batch to wait for the table")
-        process.send(signal.SIGSTOP)
+        wait_until(lambda: pipeline.blocked_sessions(table), deadline=20, what=f"a batch to wait for {table}")
+        process.freeze()
 
 
 def test_zombie_cannot_store_what_others_have_stored(pipeline: Pipeline, start_ingest: StartService) -> None:
     """A process that was frozen in mid-transaction wakes up after its partitions moved on: the fence refuses it."""
     zombie = start_ingest(pipeline)
-    freeze_in_mid_transaction(pipeline, zombie)
+    freeze_waiting_for("sensor_data", pipeline, zombie)
     successor = start_ingest(pipeline, wait=False)
     settle(pipeline, 1)  # by the successor, once the group has given up on the zombie
     pipeline.produce([{"ts": SEED_TS + 1, "sensor_id": 1}])
     settle(pipeline, 2)
-    zombie.send(signal.SIGCONT)
+    zombie.thaw()
     wait_for_value(
         lambda: zombie.metric("sensorlog_ingest_fenced_batches_total"), 1.0, deadline=30, what="the fenced batches"
     )
     assert successor.stop() == 0
     pipeline.produce([{"ts": SEED_TS + 2, "sensor_id": 1}])
     settle(pipeline, 3)  # by the former zombie, which is a member like any other again
+
+
+def test_process_frozen_before_its_commit_holds_nobody_up_for_long(
+    pipeline: Pipeline, start_ingest: StartService
+) -> None:
+    """Its offsets are locked, the successor needs them: the database ends a session that is idle in a transaction."""
+    zombie = start_ingest(pipeline)
+    freeze_waiting_for("ingest_offsets", pipeline, zombie)
+    successor = start_ingest(pipeline, wait=False)
+    settle(pipeline, 1)
+    zombie.thaw()
+    zombie.wait_ready()
+    assert successor.stop() == 0
+    pipeline.produce([{"ts": SEED_TS + 1, "sensor_id": 1}])
+    settle(pipeline, 2)

@@ -96,7 +96,7 @@ def test_statements_cancelled_in_mid_stream(busy: Pipeline, database: Database, 
     process = start_ingest(busy)
     with stream(busy):
         for _ in range(3):
-            with busy.locked_readings():
+            with busy.locked():
                 wait_until(busy.blocked_sessions, deadline=20, what="a statement to cancel")
                 for pid in busy.blocked_sessions():
                     database.execute("SELECT pg_cancel_backend(%s)", [pid])
@@ -108,7 +108,7 @@ def test_statements_cancelled_in_mid_stream(busy: Pipeline, database: Database, 
 def test_long_lock_on_the_table(busy: Pipeline, start_ingest: StartService) -> None:
     """While somebody holds the table, ingest stops fetching and goes on when it is free."""
     process = start_ingest(busy)
-    with stream(busy), busy.locked_readings():
+    with stream(busy), busy.locked():
         wait_until(lambda: process.metric("sensorlog_ingest_pauses_total"), deadline=30, what="fetching to be paused")
         assert process.get("/livez")[0] == 200
 

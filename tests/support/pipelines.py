@@ -121,16 +121,16 @@ class Pipeline:
         )[0]
         return int(total), int(distinct)
 
-    def blocked_sessions(self) -> list[int]:
-        """Return the database's sessions that wait for a lock on the table of readings."""
-        waiting = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'sensor_data'::regclass"
-        return [int(pid) for (pid,) in self.query(waiting)]
+    def blocked_sessions(self, table: str = "sensor_data") -> list[int]:
+        """Return the database's sessions that wait for a lock on a table of this pipeline."""
+        waiting = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
+        return [int(pid) for (pid,) in self.query(waiting, [table])]
 
     @contextlib.contextmanager
-    def locked_readings(self) -> Iterator[None]:
-        """Let nobody read or write the table of readings within this block."""
+    def locked(self, table: str = "sensor_data") -> Iterator[None]:
+        """Let nobody read or write a table of this pipeline within this block."""
         with psycopg.connect(self.database.uri) as lock:
-            lock.execute(f"LOCK TABLE {self.schema}.sensor_data IN ACCESS EXCLUSIVE MODE".encode())
+            lock.execute(f"LOCK TABLE {self.schema}.{table} IN ACCESS EXCLUSIVE MODE".encode())
             yield
 
     def dead_letters(self) -> list[tuple[str, str, bytes | None]]:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.containers import free_port
-from support.waiting import wait_until
+from support.waiting import wait_for_value, wait_until
 
 STOP_SECONDS = 25
 """A little more than a service may take to stop."""
@@ -83,6 +84,16 @@ class ServiceProcess:
         """Send a signal."""
         self.process.send_signal(number)
 
+    def freeze(self) -> None:
+        """Stop the process (SIGSTOP) and wait until no thread of it runs any more; `thaw` lets it go on."""
+        self.send(signal.SIGSTOP)
+        frozen = psutil.Process(self.process.pid)
+        wait_for_value(frozen.status, psutil.STATUS_STOPPED, deadline=10, what="the process's state")
+
+    def thaw(self) -> None:
+        """Let a frozen process go on."""
+        self.send(signal.SIGCONT)
+
     def kill(self) -> None:
         """End the process as `kill -9` does; its threads have no say."""
         self.process.kill()
@@ -96,7 +107,7 @@ class ServiceProcess:
     def clean_up(self) -> None:
         """End the process whatever state it is in, and print its logs for the report of a failed test."""
         if self.is_running:
-            self.send(signal.SIGCONT)  # a frozen process would not hear SIGTERM
+            self.thaw()  # a frozen process would not hear SIGTERM
             self.send(signal.SIGTERM)
             try:
                 self.process.wait(STOP_SECONDS)
