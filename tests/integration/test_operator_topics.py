@@ -31,6 +31,8 @@ class Provisioner:
         actions = topics.plan([wanted], topics.observe(self.kafka, [self.name]))
         topics.apply(self.kafka, actions)
         self.made.append(self.name)
+        # A broker tells of a new topic a moment after it made it; the operator comes again, a test must wait.
+        wait_until(self.observed, deadline=20, what=f"{self.name} to be known")
         return [action.summary for action in actions]
 
     def observed(self) -> topics.ObservedTopic:

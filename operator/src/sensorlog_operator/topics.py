@@ -218,8 +218,11 @@ def _describe(kafka: KafkaAdmin, names: Sequence[str]) -> dict[str, Any]:
 def lag(kafka: KafkaAdmin, topic: str, partitions: int, next_offsets: Mapping[int, int]) -> int:
     """Return how many offsets of `topic` lie between what is stored (`next_offsets`) and the end of the log.
 
-    A partition that nobody has read yet counts from its first message that still exists.
+    A partition that nobody has read yet counts from its first message that still exists. The topic must exist.
     """
+    with mapped_errors(kafka):
+        # Since `observe` found the topic missing once, the client believes that it has no leaders until it asks again.
+        kafka.client.list_topics(topic, timeout=REQUEST_TIMEOUT_SECONDS)
     first = _offsets(kafka, topic, partitions, OffsetSpec.earliest())
     end = _offsets(kafka, topic, partitions, OffsetSpec.latest())
     return sum(max(0, end[p] - max(next_offsets.get(p, 0), first[p])) for p in range(partitions))
