@@ -1,9 +1,11 @@
 """Containers of a test run: started once, on host ports that outlive a restart, removed also after a dead run."""
 
 import contextlib
+import gc
 import os
 import secrets
 import socket
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,11 +43,16 @@ class ContainerEngine:
     """The machine's Docker, seen through what tests need of it."""
 
     def __init__(self) -> None:
+        problem = ""
         try:
             self._docker = docker.from_env()
-            self._docker.ping()
         except DockerException as e:
-            pytest.fail(f"integration tests need a running Docker engine; `make test` starts one ({e})", pytrace=False)
+            problem = str(e)
+        if problem:
+            _collect_half_open_sockets()
+            pytest.fail(
+                f"integration tests need a running Docker engine; `make test` starts one: {problem}", pytrace=False
+            )
 
     def close(self) -> None:
         """Close the connections to the engine."""
@@ -79,6 +86,12 @@ class ContainerEngine:
         for container in self._docker.containers.list(all=True, filters={"label": LABEL}):
             if not _is_alive(container.labels[LABEL]):
                 _remove(container)
+
+
+def _collect_half_open_sockets() -> None:
+    """Let go of the socket that docker.from_env() leaves open when it fails: its warning would be an error."""
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()
 
 
 def _remove(container: Container) -> None:
