@@ -42,6 +42,7 @@ def cluster() -> Iterator[Cluster]:
 
 def install(cluster: Cluster) -> None:
     """Install both charts, with images of the present code."""
+    run("k8s/images/build.sh", "services", seconds=900)
     run("k8s/images/build.sh", "load", CLUSTER, seconds=300)
     tags = json.loads(run("k8s/images/build.sh", "load-services", CLUSTER, seconds=300).splitlines()[-1])
     images = [option for name in SERVICES for option in ("--set", f"images.{name}.tag={tags[name]}")]
