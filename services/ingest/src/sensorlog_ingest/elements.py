@@ -3,13 +3,16 @@
 Only messages that hold something bad come here.
 """
 
+import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from sensorlog_ingest.rejections import Reason, shown
 from sensorlog_ingest.schema_types import INT64_MAX, INT64_MIN
@@ -18,6 +21,14 @@ _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _RAW_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _MAX_DIGITS = 400
 """An integer of more digits overflows every type here; Python refuses to convert more than 4300."""
+
+MAX_NESTING = 256
+"""Deeper arrays are taken apart without recursion: how deep that could go depends on how much stack the caller left."""
+
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = np.zeros(256, np.int8)
+_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 
 Problem = tuple[Reason, str]
 
@@ -30,14 +41,40 @@ def split(value: bytes) -> list[bytes]:
     """Return the raw text of each element of a JSON array, or the value itself where it is no array.
 
     NaN and Infinity, which JSON does not know but many encoders write, are let through: so the readings around one
-    are found. Raises UnreadableError.
+    are found. Of arrays nested deeper than MAX_NESTING the elements are found but not looked into. The same value
+    is always split the same way. Raises UnreadableError.
     """
     if not value.lstrip(b" \t\n\r").startswith(b"["):
         return [value]
+    if _is_deep(value):
+        return _split_by_brackets(value)
     try:
         return [bytes(element) for element in _RAW_ARRAY.decode(value)]
-    except (msgspec.DecodeError, RecursionError):
+    except msgspec.DecodeError:
         return _split_leniently(value)
+
+
+def _is_deep(value: bytes) -> bool:
+    if value.count(b"[") + value.count(b"{") <= MAX_NESTING:
+        return False
+    brackets = _STRING.sub(b"", value).translate(None, _NOT_BRACKETS)
+    return int(_depths(brackets).max(initial=0)) > MAX_NESTING
+
+
+def _depths(text: bytes) -> NDArray[np.int32]:
+    """Return how many brackets are open after each byte."""
+    return np.cumsum(_STEPS[np.frombuffer(text, np.uint8)], dtype=np.int32)
+
+
+def _split_by_brackets(value: bytes) -> list[bytes]:
+    text = _STRING.sub(lambda match: b"s" * len(match[0]), value.rstrip(b" \t\n\r"))
+    depths = _depths(text)
+    start = text.index(b"[")
+    if depths[-1] != 0 or (depths[start:-1] < 1).any():
+        raise UnreadableError("its brackets do not match")
+    commas = np.flatnonzero((np.frombuffer(text, np.uint8) == ord(",")) & (depths == 1)).tolist()
+    borders = [start, *commas, len(text) - 1]
+    return [value[left + 1 : right].strip(b" \t\n\r") for left, right in itertools.pairwise(borders)]
 
 
 def _skip(_text: str) -> None:
@@ -70,8 +107,6 @@ def _end_of_element(text: str, start: int) -> int:
         return _SCANNER.raw_decode(text, start)[1]
     except json.JSONDecodeError as e:
         raise UnreadableError(f"{e.msg} at byte {e.pos}") from e
-    except RecursionError as e:
-        raise UnreadableError("nested too deeply") from e
 
 
 def _after_space(text: str, at: int) -> int:
@@ -89,41 +124,59 @@ def explain_sensor(element: bytes, error: Exception) -> Problem:
     return _explain(element, _problem_of_sensor, error)
 
 
-def _explain(element: bytes, look: Callable[[dict[str, Any]], Problem | None], error: Exception) -> Problem:
+def _explain(element: bytes, look: Callable[["_Fields"], Problem | None], error: Exception) -> Problem:
+    unreadable = (Reason.NOT_JSON, str(error) or type(error).__name__)
     try:
-        document = json.loads(element.decode("utf-8", "replace"), parse_int=_parse_int)
-    except (ValueError, RecursionError):
-        return Reason.NOT_JSON, str(error) or type(error).__name__
-    if not isinstance(document, dict):
-        return Reason.WRONG_TYPE, f"expected an object, got {shown(document)}"
-    return look(document) or (Reason.NOT_JSON, str(error))
+        document = json.loads(element.decode("utf-8", "replace"), parse_int=_parse_int, object_pairs_hook=_Fields)
+        if not isinstance(document, _Fields):
+            return Reason.WRONG_TYPE, f"expected an object, got {shown(document)}"
+        return look(document) or unreadable
+    except (ValueError, RecursionError):  # quoting what is nested deeply takes as much stack as parsing it
+        return unreadable
+
+
+class _Fields(dict[str, Any]):
+    """The fields of a JSON object, which may name one twice: the typed decoder looks at each."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self._pairs = pairs if len(pairs) > len(self) else None
+
+    def every(self, name: str) -> list[Any]:
+        """Return each value of the field, in order."""
+        if self._pairs:
+            return [value for field, value in self._pairs if field == name]
+        return [self[name]] if name in self else []
 
 
 def _parse_int(text: str) -> int:
     return int(text[:_MAX_DIGITS])
 
 
-def _problem_of_reading(fields: dict[str, Any], measurements: Sequence[str]) -> Problem | None:
+def _problem_of_reading(fields: _Fields, measurements: Sequence[str]) -> Problem | None:
     problems = (
-        _problem_of_int(fields, "ts", Reason.MISSING_TS),
-        _problem_of_int(fields, "sensor_id", Reason.MISSING_SENSOR_ID),
-        *(_problem_of_float(name, fields.get(name)) for name in measurements),
+        _problem_of_required(fields, "ts", Reason.MISSING_TS),
+        _problem_of_required(fields, "sensor_id", Reason.MISSING_SENSOR_ID),
+        *(_first(_problem_of_float(name, value) for value in fields.every(name)) for name in measurements),
     )
+    return _first(problems)
+
+
+def _problem_of_sensor(fields: _Fields) -> Problem | None:
+    texts = (_problem_of_text(name, value) for name in ("type", "location") for value in fields.every(name))
+    return _problem_of_required(fields, "id", Reason.MISSING_ID) or _first(texts)
+
+
+def _first(problems: Iterable[Problem | None]) -> Problem | None:
     return next((problem for problem in problems if problem), None)
 
 
-def _problem_of_sensor(fields: dict[str, Any]) -> Problem | None:
-    problem = _problem_of_int(fields, "id", Reason.MISSING_ID)
-    if problem:
-        return problem
-    for name in ("type", "location"):
-        if not isinstance(fields.get(name), str | None):
-            return Reason.WRONG_TYPE, f"{name} must be a string or null, got {shown(fields[name])}"
-    return None
+def _problem_of_required(fields: _Fields, name: str, missing: Reason) -> Problem | None:
+    values = fields.every(name) or [None]
+    return _first(_problem_of_int(name, value, missing) for value in values)
 
 
-def _problem_of_int(fields: dict[str, Any], name: str, missing: Reason) -> Problem | None:
-    value = fields.get(name)
+def _problem_of_int(name: str, value: object, missing: Reason) -> Problem | None:
     if value is None:
         return missing, f"{name} is missing"
     if type(value) is not int:  # a bool is an int to Python, not to JSON
@@ -131,6 +184,12 @@ def _problem_of_int(fields: dict[str, Any], name: str, missing: Reason) -> Probl
     if not INT64_MIN <= value <= INT64_MAX:
         return Reason.INTEGER_OVERFLOW, f"{name} must fit in 64 bits, got {shown(value)}"
     return None
+
+
+def _problem_of_text(name: str, value: object) -> Problem | None:
+    if isinstance(value, str | None):
+        return None
+    return Reason.WRONG_TYPE, f"{name} must be a string or null, got {shown(value)}"
 
 
 def _problem_of_float(name: str, value: object) -> Problem | None:
