@@ -55,6 +55,12 @@ test-integration: uv docker backing-images  ## A real broker and a real database
 test-e2e: uv deploy-tools node-image backing-images  ## The whole product on a kind cluster of its own
 	uv run pytest tests/e2e
 
+SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: uv  ## Fuzz the decoder, guided by coverage; SECONDS=600 for longer than a minute a target
+	uv run --group fuzz python tests/fuzz/run.py --seconds $(SECONDS)
+
 .PHONY: lint
 lint: uv  ## Style, types, import rules, shell scripts
 	uv run ruff check .

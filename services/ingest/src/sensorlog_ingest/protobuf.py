@@ -29,9 +29,9 @@ def parse(value: bytes) -> Sequence[SensorData]:
 
 
 def keep(value: bytes, positions: Sequence[int]) -> bytes:
-    """Return a SensorDataList with only the readings at `positions` of `value`."""
+    """Return a SensorDataList with only the readings at `positions` of `value`, in the order of `value`."""
     items = parse(value)
-    return SensorDataList(items=[items[position] for position in positions]).SerializeToString()
+    return SensorDataList(items=[items[position] for position in sorted(positions)]).SerializeToString()
 
 
 def reader(measurements: Sequence[str]) -> Callable[[SensorData], list[float]]:
