@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sensorlog_ingest import elements, protobuf
@@ -43,6 +43,21 @@ def dead_letter(message: Message, rejections: Sequence[Rejection]) -> DeadLetter
         reason=rejections[0].reason,
         detail=_details(rejections),
     )
+
+
+def dead_letter_again(message: Message, rejections: Sequence[Rejection]) -> DeadLetter:
+    """Return what a message that is a dead letter's becomes when it is rejected again, for these reasons.
+
+    As `dead_letter`, but the detail counts the readings of the value that is kept now: the one they were counted in
+    is gone.
+    """
+    kept = sorted(rejection.position for rejection in rejections if rejection.position is not None)
+    place = {position: number for number, position in enumerate(kept)}
+    counted = [
+        rejection if rejection.position is None else replace(rejection, position=place[rejection.position])
+        for rejection in rejections
+    ]
+    return replace(dead_letter(message, rejections), detail=_details(counted))
 
 
 def rejected_part(message: Message, rejections: Sequence[Rejection]) -> bytes | None:

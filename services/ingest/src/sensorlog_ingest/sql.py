@@ -63,6 +63,95 @@ JOIN unnest(%(topics)s::text[], %(partitions)s::int[]) AS w(topic, partition)
   ON o.topic = w.topic AND o.partition = w.partition
 """)
 
+# Dead letters that are looked at, replayed or discarded
+
+SESSION_OF_LETTERS = SQL("SELECT set_config('application_name', 'sensorlog-dead-letters', false)")
+
+# What the statements on letters that are not named one by one have in common.
+FITTING = SQL("""
+    (%(reason)s::text IS NULL OR reason = %(reason)s::text)
+    AND (%(topic)s::text IS NULL OR topic = %(topic)s::text)
+    AND (%(since)s::timestamptz IS NULL OR received_at >= %(since)s::timestamptz)
+    AND received_at <= %(until)s::timestamptz
+""")
+
+NOW = SQL("SELECT clock_timestamp()")
+
+COUNT_LETTERS = SQL("""
+SELECT reason, count(*), coalesce(sum(octet_length(value)), 0)::bigint, max(received_at)
+FROM {table} WHERE {fitting}
+GROUP BY reason ORDER BY 2 DESC, 1
+""")
+
+LIST_LETTERS = SQL("""
+SELECT topic, partition, message_offset, received_at, reason, detail, octet_length(value)
+FROM {table} WHERE {fitting}
+ORDER BY received_at DESC, topic, partition, message_offset DESC LIMIT %(limit)s
+""")
+
+# By the primary key, whatever the number of letters. octet_length does not fetch a value that is stored apart.
+PEEK_FITTING = SQL("""
+SELECT topic, partition, message_offset, received_at, coalesce(octet_length(value), 0)
+FROM {table}
+WHERE {fitting} AND (topic, partition, message_offset)
+    > (%(after_topic)s::text, %(after_partition)s::int, %(after_offset)s::bigint)
+ORDER BY topic, partition, message_offset LIMIT %(limit)s
+""")
+
+PEEK_NAMED = SQL("""
+SELECT d.topic, d.partition, d.message_offset, d.received_at, coalesce(octet_length(d.value), 0)
+FROM {table} AS d
+JOIN unnest(%(topics)s::text[], %(partitions)s::int[], %(offsets)s::bigint[]) AS w(topic, partition, message_offset)
+  ON d.topic = w.topic AND d.partition = w.partition AND d.message_offset = w.message_offset
+ORDER BY d.topic, d.partition, d.message_offset
+""")
+
+READ_LETTER = SQL("""
+SELECT received_at, reason, detail, key, headers, value
+FROM {table} WHERE topic = %(topic)s AND partition = %(partition)s AND message_offset = %(offset)s
+""")
+
+# Locked in order, so that two processes never wait for each other. A letter that was replaced since it was peeked at
+# has another received_at, and is another letter.
+DELETE_LETTERS = SQL("""
+WITH wanted AS (
+    SELECT * FROM unnest(%(topics)s::text[], %(partitions)s::int[], %(offsets)s::bigint[], %(received)s::timestamptz[])
+        AS w(topic, partition, message_offset, received_at)
+), locked AS (
+    SELECT d.topic, d.partition, d.message_offset
+    FROM {table} AS d
+    JOIN wanted AS w ON d.topic = w.topic AND d.partition = w.partition AND d.message_offset = w.message_offset
+    WHERE d.received_at = w.received_at
+    ORDER BY d.topic, d.partition, d.message_offset
+    FOR UPDATE OF d
+)
+DELETE FROM {table} AS d USING locked
+WHERE d.topic = locked.topic AND d.partition = locked.partition AND d.message_offset = locked.message_offset
+""")
+
+RETURNING_IDS = SQL("RETURNING d.topic, d.partition, d.message_offset")
+
+RETURNING_LETTERS = SQL("RETURNING d.topic, d.partition, d.message_offset, d.received_at, d.key, d.value, d.headers")
+
+# No conflict: the row of that key was deleted in the same transaction, and whoever wants the key waits for its end.
+RESTORE_LETTERS = SQL("""
+INSERT INTO {table} (topic, partition, message_offset, received_at, key, value, headers, reason, detail)
+VALUES (%(topic)s, %(partition)s, %(offset)s, %(received_at)s,
+        %(key)s, %(value)s, %(headers)s::jsonb, %(reason)s, %(detail)s)
+""")
+
+# What is known of a sensor stays unless it is older than the letter. Where both are of the same time, they came in
+# one batch, and what landed of it is kept.
+UPSERT_OLDER_SENSORS = SQL("""
+INSERT INTO {table} AS s (id, type, location, updated_at)
+SELECT id, type, location, received_at
+FROM unnest(%(ids)s::bigint[], %(types)s::text[], %(locations)s::text[], %(received)s::timestamptz[])
+    AS new(id, type, location, received_at)
+ON CONFLICT (id) DO UPDATE
+SET type = excluded.type, location = excluded.location, updated_at = excluded.updated_at
+WHERE s.updated_at < excluded.updated_at
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Statements:
@@ -87,4 +176,36 @@ def statements(schema: str, measurements: Sequence[str]) -> Statements:
         advance_offsets=ADVANCE_OFFSETS.format(table=offsets),
         create_offsets=CREATE_OFFSETS.format(table=offsets),
         read_offsets=READ_OFFSETS.format(table=offsets),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LetterStatements:
+    """The statements on dead letters with the names of one pipeline filled in."""
+
+    count: Composed
+    list: Composed
+    peek_fitting: Composed
+    peek_named: Composed
+    read: Composed
+    delete: Composed
+    take: Composed
+    restore: Composed
+    upsert_older_sensors: Composed
+
+
+def letter_statements(schema: str) -> LetterStatements:
+    """Return the statements on dead letters for a pipeline's schema."""
+    table = Identifier(schema, "dead_letters")
+    delete = DELETE_LETTERS.format(table=table)
+    return LetterStatements(
+        count=COUNT_LETTERS.format(table=table, fitting=FITTING),
+        list=LIST_LETTERS.format(table=table, fitting=FITTING),
+        peek_fitting=PEEK_FITTING.format(table=table, fitting=FITTING),
+        peek_named=PEEK_NAMED.format(table=table),
+        read=READ_LETTER.format(table=table),
+        delete=delete + RETURNING_IDS,
+        take=delete + RETURNING_LETTERS,
+        restore=RESTORE_LETTERS.format(table=table),
+        upsert_older_sensors=UPSERT_OLDER_SENSORS.format(table=Identifier(schema, "sensors")),
     )

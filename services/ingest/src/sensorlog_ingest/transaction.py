@@ -50,7 +50,7 @@ class BatchTransaction:
         except psycopg.Error as e:
             if not is_caused_by_rows(e):
                 raise
-        return self._write(connection, batch, self._copy_survivors, self._upsert_survivors)
+        return self._write(connection, batch, self.copy_survivors, self._upsert_survivors)
 
     def _write(
         self,
@@ -94,19 +94,23 @@ class BatchTransaction:
 
     # Around rows that the database refuses
 
-    def _copy_survivors(self, connection: Connection, batch: Batch) -> Rejections:
+    def copy_survivors(self, connection: Connection, batch: Batch) -> Rejections:
+        """Store the batch's readings in the caller's transaction, around those that the database refuses.
+
+        Returns the refused ones; raises whatever of psycopg.Error is not caused by single rows.
+        """
         readings = batch.readings
 
         def write(start: int, end: int) -> None:
             self._copy(connection, encode(readings.take(slice(start, end))))
 
         refused = write_around(connection, len(readings), write)
-        return _rejections(_origins(readings, [row for row, _ in refused]), refused)
+        return refusals(_origins(readings, [row for row, _ in refused]), refused)
 
     def _upsert_survivors(self, connection: Connection, batch: Batch) -> Rejections:
         rows = batch.sensors
         refused = write_around(connection, len(rows), lambda start, end: self._upsert(connection, rows[start:end]))
-        return _rejections([(rows[row].message, rows[row].position) for row, _ in refused], refused)
+        return refusals([(rows[row].message, rows[row].position) for row, _ in refused], refused)
 
     # Dead letters and offsets
 
@@ -168,7 +172,8 @@ def _origins(readings: Readings, rows: Sequence[int]) -> list[tuple[int, int]]:
     return [(int(readings.message[row]), int(readings.position[row])) for row in rows]
 
 
-def _rejections(origins: Sequence[tuple[int, int]], refused: Sequence[tuple[int, psycopg.Error]]) -> Rejections:
+def refusals(origins: Sequence[tuple[int, int]], refused: Sequence[tuple[int, psycopg.Error]]) -> Rejections:
+    """Return what `write_around` says was refused as rejections; `origins` are the (message, position) of each."""
     rejections: Rejections = {}
     for (message, position), (_, error) in zip(origins, refused, strict=True):
         detail = f"SQLSTATE {error.sqlstate}: {error.diag.message_primary or error}"
