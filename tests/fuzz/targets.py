@@ -53,20 +53,20 @@ def json_together(data: bytes) -> None:
     """Several messages in one fetch: each comes out as the oracle says and as it would alone."""
     pipeline, rest = _choose(data)
     values = rest.split(SEPARATOR)[:MAX_JOINED]
-    _check_readings([FakeMessage(value) for value in values], pipeline)
+    check_readings([FakeMessage(value) for value in values], pipeline)
 
 
 def json_single(data: bytes) -> None:
     """One message between two good ones, which always land."""
     pipeline, value = _choose(data)
     good = FakeMessage(b'{"ts":1,"sensor_id":1}')
-    _check_readings([good, FakeMessage(value), good], pipeline)
+    check_readings([good, FakeMessage(value), good], pipeline)
 
 
 def protobuf(data: bytes) -> None:
     """One message under the header of protobuf, beside one of JSON."""
     pipeline, value = _choose(data)
-    _check_readings([FakeMessage(b"[]"), FakeMessage(value, the_headers=PROTOBUF)], pipeline)
+    check_readings([FakeMessage(b"[]"), FakeMessage(value, the_headers=PROTOBUF)], pipeline)
 
 
 def sensors(data: bytes) -> None:
@@ -156,7 +156,8 @@ def _choose(data: bytes) -> tuple[int, bytes]:
 # Readings
 
 
-def _check_readings(messages: Sequence[Message], pipeline: int) -> None:
+def check_readings(messages: Sequence[Message], pipeline: int) -> None:
+    """Check what comes of messages in one fetch against the oracle; `pipeline` is an index of PIPELINES."""
     decoder = _DECODERS[pipeline]
     readings, rejections = decoder.decode(messages, NOW)
     for index, message in enumerate(messages):
