@@ -315,7 +315,7 @@ def test_message_above_the_limit_is_rejected() -> None:
 
 def test_ten_mebibytes_in_one_message_decode() -> None:
     """Every reading of a message as large as a broker is commonly allowed to take lands, with its own values."""
-    size, count, note = 10 * 2**20, 100_000, "x" * 32
+    size, count, note = 10 * 2**20, 100_000, "x" * 36
     texts = [f'{{"ts":{i},"sensor_id":{-i},"temperature":{i % 100},"note":"{note}"}}' for i in range(count)]
     value = b"[%b]" % ",".join(texts).encode()
     assert size * 0.9 < len(value) < size

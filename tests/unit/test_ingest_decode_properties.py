@@ -26,7 +26,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 unknown = st.dictionaries(st.sampled_from(["x", "y"]), st.recursive(st.none() | st.text(), st.lists), max_size=1)
 good_readings = st.builds(
     lambda ts, sensor, values, more: {**more, "ts": ts, "sensor_id": sensor, **values},
-    st.integers(0, targets.NOW),
+    st.integers(0, targets.NOW) | st.just(targets.NOW + targets.AHEAD_SECONDS),
     int64,
     st.dictionaries(st.sampled_from(["temperature", "cpu"]), st.none() | finite | int64),
     unknown,
@@ -38,7 +38,9 @@ good_values = st.builds(
 )
 
 names = st.sampled_from([b'"ts"', b'"\\u0074s"', b'"sensor_id"', b'"temperature"', b'"cpu"', b'"x"', b'"\xff"'])
+latest = targets.NOW + targets.AHEAD_SECONDS
 numbers = st.one_of(
+    st.sampled_from([b"%d" % edge for at in (0, latest, latest * 10**3, latest * 10**9) for edge in (at, at + 1)]),
     st.integers(-(10**25), 10**25).map(lambda number: b"%d" % number),
     st.floats().map(lambda number: json.dumps(number).encode()),
     st.sampled_from([b"-0", b"-0.0", b"1.0", b"1e400", b"-1e400", b"1e-400", b"9" * 400, b"01", b"1.", b"NaN"]),
