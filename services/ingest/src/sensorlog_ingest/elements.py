@@ -7,8 +7,8 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,8 +25,7 @@ _MAX_DIGITS = 400
 MAX_NESTING = 256
 """Deeper arrays are taken apart without recursion: how deep that could go depends on how much stack the caller left."""
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_CHUNK_BYTES = 1024 * 1024
 _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 
@@ -54,27 +53,46 @@ def split(value: bytes) -> list[bytes]:
         return _split_leniently(value)
 
 
+class _Chunk(NamedTuple):
+    """A piece of a value: where it starts, its bytes outside of strings (0 for the others), and its depths.
+
+    A depth says how many brackets are open after the byte.
+    """
+
+    start: int
+    text: NDArray[np.uint8]
+    depths: NDArray[np.int64]
+
+
+def _chunks(value: bytes) -> Iterator[_Chunk]:
+    """Read a value's brackets without recursion, and without more memory than the value takes."""
+    value = value.replace(rb"\\", b"__").replace(rb"\"", b"__")  # so that every quote left begins or ends a string
+    quotes = depth = 0
+    for start in range(0, len(value), _CHUNK_BYTES):
+        text = np.frombuffer(value[start : start + _CHUNK_BYTES], np.uint8)
+        inside = (quotes + np.cumsum(text == ord('"'))) % 2
+        outside = np.where(inside, np.uint8(0), text)
+        depths = depth + np.cumsum(_STEPS[outside], dtype=np.int64)
+        yield _Chunk(start, outside, depths)
+        quotes, depth = int(inside[-1]), int(depths[-1])
+
+
 def _is_deep(value: bytes) -> bool:
     if value.count(b"[") + value.count(b"{") <= MAX_NESTING:
         return False
-    brackets = _STRING.sub(b"", value).translate(None, _NOT_BRACKETS)
-    return int(_depths(brackets).max(initial=0)) > MAX_NESTING
-
-
-def _depths(text: bytes) -> NDArray[np.int32]:
-    """Return how many brackets are open after each byte."""
-    return np.cumsum(_STEPS[np.frombuffer(text, np.uint8)], dtype=np.int32)
+    return any(chunk.depths.max() > MAX_NESTING for chunk in _chunks(value))
 
 
 def _split_by_brackets(value: bytes) -> list[bytes]:
-    text = _STRING.sub(lambda match: b"s" * len(match[0]), value.rstrip(b" \t\n\r"))
-    depths = _depths(text)
-    start = text.index(b"[")
-    if depths[-1] != 0 or (depths[start:-1] < 1).any():
-        raise UnreadableError("its brackets do not match")
-    commas = np.flatnonzero((np.frombuffer(text, np.uint8) == ord(",")) & (depths == 1)).tolist()
-    borders = [start, *commas, len(text) - 1]
-    return [value[left + 1 : right].strip(b" \t\n\r") for left, right in itertools.pairwise(borders)]
+    value = value.strip(b" \t\n\r")
+    borders, closed = [0], []
+    for start, text, depths in _chunks(value):
+        borders += (start + np.flatnonzero((text == ord(",")) & (depths == 1))).tolist()
+        closed += (start + np.flatnonzero(depths < 1)).tolist()
+    end = len(value) - 1
+    if closed != [end]:
+        raise UnreadableError("its brackets do not match, or something follows the array")
+    return [value[left + 1 : right].strip(b" \t\n\r") for left, right in itertools.pairwise([*borders, end])]
 
 
 def _skip(_text: str) -> None:
@@ -127,7 +145,7 @@ def explain_sensor(element: bytes, error: Exception) -> Problem:
 def _explain(element: bytes, look: Callable[["_Fields"], Problem | None], error: Exception) -> Problem:
     unreadable = (Reason.NOT_JSON, str(error) or type(error).__name__)
     try:
-        document = json.loads(element.decode("utf-8", "replace"), parse_int=_parse_int, object_pairs_hook=_Fields)
+        document = _EXPLAINER.decode(element.decode("utf-8", "replace"))
         if not isinstance(document, _Fields):
             return Reason.WRONG_TYPE, f"expected an object, got {shown(document)}"
         return look(document) or unreadable
@@ -151,6 +169,9 @@ class _Fields(dict[str, Any]):
 
 def _parse_int(text: str) -> int:
     return int(text[:_MAX_DIGITS])
+
+
+_EXPLAINER = json.JSONDecoder(parse_int=_parse_int, object_pairs_hook=_Fields)
 
 
 def _problem_of_reading(fields: _Fields, measurements: Sequence[str]) -> Problem | None:
