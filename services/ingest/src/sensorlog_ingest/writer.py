@@ -27,6 +27,13 @@ log = structlog.get_logger(__name__)
 MAX_WAITING = 2
 """Batches that wait while one is being written. More would only cost memory."""
 
+WATCH_SECONDS = 5.0
+"""How often the writer looks whether the database still has what it has confirmed.
+
+Nobody else would tell a quiet process that its database is away, or that a failover to an asynchronous standby, or
+a restore, has taken back what was stored.
+"""
+
 T = TypeVar("T")
 
 
@@ -39,7 +46,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Fenced:
-    """A batch met an offset it did not expect. It and all that waited are dropped; `epoch` is the new one."""
+    """Stored offsets are not as expected. Everything in flight is dropped; `epoch` is the new one."""
 
     epoch: int
 
@@ -59,6 +66,11 @@ Outcome = Committed | Fenced | Offsets
 class _ReadOffsets:
     epoch: int
     partitions: tuple[Partition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    epoch: int
 
 
 class _DroppedError(Exception):
@@ -84,6 +96,8 @@ class Writer:
         self._commands: deque[Batch | _ReadOffsets] = deque()
         self._outcomes: deque[Outcome] = deque()
         self._busy = False
+        self._watch_at = 0.0  # at once, so that readiness tells about the database from the start
+        self._confirmed: dict[Partition, int] = {}  # next_offsets, as the database has told the writer's thread
         self._closing = False
         self._epoch = 0
         self._failure: BaseException | None = None
@@ -170,7 +184,6 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            self._connect_early()
             while command := self._next():
                 self._carry_out(command)
         except BaseException as e:  # noqa: BLE001 -- raised again in the consumer's thread, which ends the process
@@ -180,31 +193,37 @@ class Writer:
         finally:
             self._disconnect()
 
-    def _connect_early(self) -> None:
-        """Connect before there is work, so that readiness tells about the database from the start."""
-        with contextlib.suppress(_DroppedError):
-            self._persistently(lambda _connection, _is_retry: None, self._epoch)
-
-    def _next(self) -> Batch | _ReadOffsets | None:
+    def _next(self) -> Batch | _ReadOffsets | _Watch | None:
         with self._changed:
             self._busy = False
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._commands or self._closing)
+            self._changed.wait_for(lambda: self._commands or self._closing, self._watch_at - time.monotonic())
             if self._closing:
                 return None
+            if time.monotonic() >= self._watch_at:
+                return _Watch(self._epoch)  # not busy: it stores nothing, so nobody has to wait for it
             self._busy = True
             command = self._commands.popleft()
             self._changed.notify_all()
             return command
 
-    def _carry_out(self, command: Batch | _ReadOffsets) -> None:
+    def _carry_out(self, command: Batch | _ReadOffsets | _Watch) -> None:
         try:
-            if isinstance(command, Batch):
-                self._report(self._store(command))
-            else:
-                self._report(self._read_offsets(command))
+            match command:
+                case Batch():
+                    self._report(self._store(command))
+                case _ReadOffsets():
+                    self._report(self._read_offsets(command))
+                case _Watch():
+                    with contextlib.suppress(_DroppedError):  # the next look comes at once
+                        self._watch(command)
         except _DroppedError:
             log.info("dropped, to be read again", epoch=command.epoch)
+        except FencedError as e:
+            log.warning("the stored offsets are not where this process left them; reading them again", detail=str(e))
+            self._metrics.fenced.inc()
+            self._confirmed.clear()
+            self._report(Fenced(self.drop()))
 
     def _report(self, outcome: Outcome) -> None:
         with self._changed:
@@ -214,9 +233,25 @@ class Writer:
         offsets = self._persistently(
             lambda connection, _: self._transaction.offsets(connection, command.partitions), command.epoch
         )
+        self._confirmed |= offsets
         return Offsets(command.epoch, offsets)
 
-    def _store(self, batch: Batch) -> Outcome:
+    def _watch(self, command: _Watch) -> None:
+        """Raise FencedError if an offset has gone back behind what the database once confirmed.
+
+        Partitions that were given away are watched too: their offsets only move on, unless commits were lost.
+        """
+        stored = self._persistently(
+            lambda connection, _: self._transaction.offsets(connection, self._confirmed), command.epoch
+        )
+        self._watch_at = time.monotonic() + WATCH_SECONDS
+        behind = [partition for partition, offset in self._confirmed.items() if stored[partition] < offset]
+        if behind:
+            raise FencedError(
+                f"the database has lost what it had confirmed of {len(behind)} partitions (a failover, a restore)"
+            )
+
+    def _store(self, batch: Batch) -> Committed:
         def attempt(connection: Connection, is_retry: bool) -> None:  # noqa: FBT001 -- as _persistently calls it
             # A connection that breaks at COMMIT leaves open whether it happened.
             if is_retry and self._transaction.is_stored(connection, batch):
@@ -224,13 +259,10 @@ class Writer:
             else:
                 self._write(connection, batch)
 
-        try:
-            self._persistently(attempt, batch.epoch)
-        except FencedError as e:
-            log.warning("another process has gone on from here; reading the offsets again", detail=str(e))
-            self._metrics.fenced.inc()
-            return Fenced(self.drop())
-        return Committed({partition: advance.next for partition, advance in batch.advances.items()})
+        self._persistently(attempt, batch.epoch)
+        committed = Committed({partition: advance.next for partition, advance in batch.advances.items()})
+        self._confirmed |= committed.offsets
+        return committed
 
     def _write(self, connection: Connection, batch: Batch) -> None:
         started = time.monotonic()
