@@ -2,7 +2,9 @@
 
     broker          KafkaBroker, one a session: bootstrap_servers, admin(), producer(), produce(), create_topic(),
                     stopped(), killed(), frozen(), restart()
-    database        Database, one a session: uri, connect(), execute(), cut_connections(), stopped(), ...
+    database        Database, one a session: uri, connect(), execute(), cut_connections(), stopped(), small_disk(), ...
+    network         Network, one a session, that ties this host to containers by cables that can be pulled
+    replicated      ReplicatedDatabase, one a test: primary, standby, uri of both, fail_over(), ...
     make_pipeline   make_pipeline(partitions=3, measurements=(...), ...) -> Pipeline with topics, schema and files;
                     the keywords are PipelineOptions' fields
     pipeline        make_pipeline() with defaults
@@ -25,8 +27,9 @@ from typing import Any
 import pytest
 
 from support.containers import ContainerEngine, free_port
-from support.database import Database, database_spec, database_uri
+from support.database import Database, ReplicatedDatabase, database_spec, database_uri, replicated_database
 from support.kafka import KafkaBroker, broker_spec
+from support.network import BROKER_HOST, Network
 from support.pipelines import MakePipeline, Pipeline, PipelineOptions
 from support.pipelines import make_pipeline as provision_pipeline
 from support.processes import ServiceProcess, StartService
@@ -42,10 +45,17 @@ def engine() -> Iterator[ContainerEngine]:
 
 
 @pytest.fixture(scope="session")
-def broker(engine: ContainerEngine) -> Iterator[KafkaBroker]:
+def network(engine: ContainerEngine) -> Iterator[Network]:
+    """Make a network for the whole session; containers are connected to it by those who need it."""
+    with engine.network() as network:
+        yield network
+
+
+@pytest.fixture(scope="session")
+def broker(engine: ContainerEngine, network: Network) -> Iterator[KafkaBroker]:
     """Apache Kafka in a container, for the whole session."""
     port = free_port()
-    with engine.running(broker_spec(port)) as container:
+    with engine.running(broker_spec(port, network_address=network.address(BROKER_HOST))) as container:
         broker = KafkaBroker(f"127.0.0.1:{port}", container)
         broker.wait_ready()
         yield broker
@@ -59,6 +69,13 @@ def database(engine: ContainerEngine) -> Iterator[Database]:
         database = Database(database_uri(port), container)
         database.wait_ready()
         yield database
+
+
+@pytest.fixture
+def replicated(engine: ContainerEngine) -> Iterator[ReplicatedDatabase]:
+    """Start a primary and a standby of one's own: a failover cannot be undone."""
+    with replicated_database(engine) as replicated:
+        yield replicated
 
 
 @pytest.fixture

@@ -7,18 +7,24 @@ import secrets
 import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import docker
 import psutil
 import pytest
-from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
+from docker.types import IPAMConfig, IPAMPool
+
+from support.network import Network
 
 LABEL = "sensorlog-test"
 """Label of every container of the tests; its value names the run, see `_run_identity`."""
 
 STOP_SECONDS = 20
+
+NETWORK_ATTEMPTS = 5
+"""Addresses are drawn by lot; this many draws find free ones."""
 
 
 def free_port() -> int:
@@ -30,13 +36,18 @@ def free_port() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What to run. `ports` maps a container's port to a port of 127.0.0.1, so that a restart keeps it."""
+    """What to run.
+
+    `ports` maps a container's port to a port of 127.0.0.1, so that a restart keeps it; `tmpfs` a folder to the
+    options of a file system in memory, which is empty after a restart.
+    """
 
     image: str
     name: str
     ports: Mapping[int, int]
     environment: Mapping[str, str]
     command: Sequence[str] = ()
+    tmpfs: Mapping[str, str] = field(default_factory=dict)
 
 
 class ContainerEngine:
@@ -77,15 +88,45 @@ class ContainerEngine:
                 labels={LABEL: _run_identity(os.getpid())},
                 environment=dict(spec.environment),
                 ports={f"{inside}/tcp": ("127.0.0.1", outside) for inside, outside in spec.ports.items()},
+                tmpfs=dict(spec.tmpfs),
             )
         except ImageNotFound:
             pytest.fail(f"image {spec.image} is missing; `make images` builds it", pytrace=False)
 
+    @contextlib.contextmanager
+    def network(self) -> Iterator[Network]:
+        """Yield a network whose containers have addresses of the test's choice, and remove it afterwards."""
+        network = self._create_network()
+        try:
+            yield network
+        finally:
+            network.remove()
+
+    def _create_network(self) -> Network:
+        for attempt in range(NETWORK_ATTEMPTS):
+            prefix = f"198.18.{secrets.randbelow(256)}"  # RFC 2544's range for tests of networks: nobody lives there
+            pool = IPAMPool(subnet=f"{prefix}.0/24", gateway=f"{prefix}.1")
+            try:
+                created = self._docker.networks.create(
+                    f"sensorlog-test-{secrets.token_hex(4)}",
+                    labels={LABEL: _run_identity(os.getpid())},
+                    ipam=IPAMConfig(pool_configs=[pool]),
+                )
+            except APIError:  # another run has it
+                if attempt == NETWORK_ATTEMPTS - 1:
+                    raise
+            else:
+                return Network(created, prefix)
+        raise AssertionError
+
     def remove_leftovers(self) -> None:
-        """Remove the containers of runs whose process is gone; other runs on this machine stay untouched."""
+        """Remove what runs whose process is gone have left; other runs on this machine stay untouched."""
         for container in self._docker.containers.list(all=True, filters={"label": LABEL}):
             if not _is_alive(container.labels[LABEL]):
                 _remove(container)
+        for network in self._docker.networks.list(filters={"label": LABEL}):
+            if not _is_alive(network.attrs["Labels"][LABEL]):
+                network.remove()
 
 
 def _collect_half_open_sockets() -> None:

@@ -17,6 +17,9 @@ IMAGE = "sensorlog/kafka:dev"
 HOST_PORT = 19092
 """The container's port for clients of the host. The broker talks to itself through another listener."""
 
+NETWORK_PORT = 29092
+"""The container's port for clients on a test network."""
+
 START_SECONDS = 60
 FLUSH_SECONDS = 60
 
@@ -110,15 +113,27 @@ def _wait(futures: Mapping[Any, "Future[Any]"]) -> None:
         future.result(timeout=20)
 
 
-def broker_spec(port: int, environment: Mapping[str, str] | None = None) -> Spec:
-    """Return a KRaft node that clients of this host reach at 127.0.0.1:`port`."""
+def broker_spec(port: int, environment: Mapping[str, str] | None = None, *, network_address: str | None = None) -> Spec:
+    """Return a KRaft node that clients of this host reach at 127.0.0.1:`port`.
+
+    With `network_address`, those of a test network reach it there, at NETWORK_PORT.
+    """
+    listeners = {
+        "INTERNAL": ("localhost", 9092, 9092),
+        "HOST": ("127.0.0.1", HOST_PORT, port),
+        **({"EXTERNAL": (network_address, NETWORK_PORT, NETWORK_PORT)} if network_address else {}),
+    }
     return Spec(
         IMAGE,
         "sensorlog-test-kafka",
         ports={HOST_PORT: port},
         environment={
-            "KAFKA_LISTENERS": f"INTERNAL://:9092,CONTROLLER://:9093,HOST://:{HOST_PORT}",
-            "KAFKA_ADVERTISED_LISTENERS": f"INTERNAL://localhost:9092,HOST://127.0.0.1:{port}",
+            "KAFKA_LISTENERS": ",".join(
+                ["CONTROLLER://:9093", *(f"{name}://:{inside}" for name, (_, inside, _) in listeners.items())]
+            ),
+            "KAFKA_ADVERTISED_LISTENERS": ",".join(
+                f"{name}://{host}:{outside}" for name, (host, _, outside) in listeners.items()
+            ),
             "KAFKA_INTER_BROKER_LISTENER_NAME": "INTERNAL",
             "KAFKA_GROUP_CONSUMER_MIN_HEARTBEAT_INTERVAL_MS": "500",
             "KAFKA_GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS": "500",  # rebalances of KIP-848 take a heartbeat or two
