@@ -313,6 +313,9 @@ def test_message_above_the_limit_is_rejected() -> None:
     assert reasons(rejections) == {2: [Reason.TOO_LARGE]}
 
 
+# Peak memory of decoding one message of 32 MiB, above that of the process that holds it (Python 3.11, VmHWM):
+# 102 MiB for 479,000 readings of 70 bytes, 147 MiB for 1,459,000 of the shortest, 150 to 250 MiB where one of them is
+# bad and the array is taken apart, 280 MiB (320 with the dead letter) where each of 1,017,000 is bad.
 def test_ten_mebibytes_in_one_message_decode() -> None:
     """Every reading of a message as large as a broker is commonly allowed to take lands, with its own values."""
     size, count, note = 10 * 2**20, 100_000, "x" * 36
@@ -338,3 +341,21 @@ def test_hundred_thousand_readings_in_one_message_decode(bad: int | None) -> Non
     assert reasons(rejections) == ({} if bad is None else {0: [Reason.NOT_FINITE]})
     if bad is not None:
         assert dead_letter(message, rejections[0]).value == b"[" + texts[bad] + b"]"
+
+
+@pytest.mark.parametrize("element", [b"1", b"{}", b'"a,b"'])
+def test_millions_of_short_elements_are_one_rejection(element: bytes) -> None:
+    """What cannot be readings is not taken apart: a rejection for each would take a hundred times the message."""
+    message = FakeMessage(b"[%b]" % b",".join([element] * (10 * 2**20 // (len(element) + 1))))
+    readings, rejections = decode(message)
+    assert len(readings) == 0
+    assert reasons(rejections) == {0: [Reason.NOT_JSON]}
+    assert dead_letter(message, rejections[0]).value == message.value()
+
+
+def test_many_shortest_readings_are_taken_apart() -> None:
+    """The rule above spares every array that can hold readings: even the shortest ones, beside a bad one."""
+    message = FakeMessage(b"[%b,{}]" % b",".join([b'{"ts":1,"sensor_id":1}'] * 150_000))
+    readings, rejections = decode(message)
+    assert len(readings) == 150_000
+    assert dead_letter(message, rejections[0]).value == b"[{}]"

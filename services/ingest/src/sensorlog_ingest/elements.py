@@ -25,6 +25,13 @@ _MAX_DIGITS = 400
 MAX_NESTING = 256
 """Deeper arrays are taken apart without recursion: how deep that could go depends on how much stack the caller left."""
 
+MAX_SHORT_ELEMENTS = 100_000
+SHORTEST_ELEMENT_BYTES = len('{"id":1}')
+"""An array of more elements than that, on average shorter than any sensor or reading can be, is not taken apart.
+
+A rejected element takes some 300 bytes of memory however short it is: 4 MiB of `[1,1,..]` took 640 MiB.
+"""
+
 _CHUNK_BYTES = 1024 * 1024
 _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
@@ -45,6 +52,7 @@ def split(value: bytes) -> list[bytes]:
     """
     if not value.lstrip(b" \t\n\r").startswith(b"["):
         return [value]
+    _refuse_short_elements(value)
     if _is_deep(value):
         return _split_by_brackets(value)
     try:
@@ -75,6 +83,14 @@ def _chunks(value: bytes) -> Iterator[_Chunk]:
         depths = depth + np.cumsum(_STEPS[outside], dtype=np.int64)
         yield _Chunk(start, outside, depths)
         quotes, depth = int(inside[-1]), int(depths[-1])
+
+
+def _refuse_short_elements(value: bytes) -> None:
+    if value.count(b",") < MAX_SHORT_ELEMENTS:
+        return
+    commas = sum(np.count_nonzero((chunk.text == ord(",")) & (chunk.depths == 1)) for chunk in _chunks(value))
+    if commas >= MAX_SHORT_ELEMENTS and len(value) < commas * (SHORTEST_ELEMENT_BYTES + 1):
+        raise UnreadableError(f"{commas + 1} elements in {len(value)} bytes are too short to be readings or sensors")
 
 
 def _is_deep(value: bytes) -> bool:
