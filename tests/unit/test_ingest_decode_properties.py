@@ -126,7 +126,7 @@ def test_each_message_is_judged_by_itself(values: list[bytes], pipeline: int) ->
     targets.check_readings(messages(values), pipeline)
 
 
-@patient
+@settings(deadline=None, max_examples=50)
 @given(st.lists(good_values, max_size=3), cut_documents() | halves(), st.lists(good_values, max_size=3))
 def test_good_neighbours_never_mend_a_broken_message(
     before: list[bytes], broken: list[bytes], after: list[bytes]
