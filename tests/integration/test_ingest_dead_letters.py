@@ -1,15 +1,18 @@
 """Dead letters are replayed exactly once: whatever ends a replay, each letter is still there or its readings are."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from sensorlog.letters import (
     Answer,
@@ -30,6 +33,9 @@ from sensorlog.letters import (
 )
 from sensorlog.measurements import Measurement
 from sensorlog.rpc.logger_pb2 import SensorData, SensorDataList
+from sensorlog_cli.app import app
+from sensorlog_cli.commands import dead_letters
+from sensorlog_cli.letters import answers
 from support.pipelines import SEED_TS, MakePipeline, Pipeline
 from support.processes import StartService
 from support.streams import flowing, unique_readings
@@ -71,19 +77,19 @@ def ask(pipeline: Pipeline, request: Request, replacement: bytes = b"") -> list[
     with program(pipeline, request, replacement) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        answers = [read_answer(line) for line in process.stdout]
+        said = [read_answer(line) for line in process.stdout]
         status = process.wait(REPLAY_SECONDS)
         assert process.stderr.read() == ""
-    assert status == int(isinstance(answers[-1], (Refused, Failed)))
-    return answers
+    assert status == int(isinstance(said[-1], (Refused, Failed)))
+    return said
 
 
 def replay(pipeline: Pipeline, selection: Selection = EVERYTHING, **options: Any) -> tuple[Progress, list[Returned]]:
     """Replay letters; return what was done in the end, and what went back."""
     replacement = options.pop("value", b"")
-    answers = ask(pipeline, Request(action="replay", selection=selection, **options), replacement)
-    assert isinstance(answers[-1], Progress), answers[-1]
-    return answers[-1], [answer for answer in answers if isinstance(answer, Returned)]
+    said = ask(pipeline, Request(action="replay", selection=selection, **options), replacement)
+    assert isinstance(said[-1], Progress), said[-1]
+    return said[-1], [answer for answer in said if isinstance(answer, Returned)]
 
 
 def letters(pipeline: Pipeline) -> list[LetterId]:
@@ -189,6 +195,18 @@ def all_there(pipeline: Pipeline, total: int) -> bool:
     return pipeline.query(statement) == [(total,)]
 
 
+def wait_for_transaction(pipeline: Pipeline, process: "subprocess.Popen[str]") -> None:
+    """Wait until a replay is in mid-transaction, or has ended."""
+    in_transaction = (
+        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'sensorlog-dead-letters'"
+        " AND (state = 'idle in transaction' OR state = 'active' AND query LIKE 'COPY%')"
+    )
+    deadline = time.monotonic() + REPLAY_SECONDS
+    with pipeline.database.connect() as connection:
+        while not connection.execute(in_transaction).fetchone() and process.poll() is None:
+            assert time.monotonic() < deadline  # looks as often as it can: a transaction takes milliseconds
+
+
 def test_kill_9_in_mid_replay_again_and_again(make_rejected: Any) -> None:
     """At every moment each reading is a row or in a letter; the last replay finds the rest, and nothing twice."""
     total = 40_000
@@ -198,6 +216,7 @@ def test_kill_9_in_mid_replay_again_and_again(make_rejected: Any) -> None:
         with program(pipeline, Request(action="replay")) as process:
             assert process.stdout is not None
             assert isinstance(read_answer(process.stdout.readline()), Progress)
+            wait_for_transaction(pipeline, process)
             process.kill()
         killed += process.wait(REPLAY_SECONDS) == -9
         assert all_there(pipeline, total)
@@ -403,12 +422,13 @@ def test_list_and_show_say_what_is_there(make_rejected: Any) -> None:
     assert contents.key == "awA="
     assert contents.headers == [{"key": "trace", "value": "abc"}, {"key": "raw", "base64": "/w=="}]
     assert join(part.base64 for part in parts if isinstance(part, Piece)) == large
+    nowhere = LetterId("nowhere", 0, 1)
+    assert ask(pipeline, Request(action="show", selection=Selection(ids=(nowhere,)))) == [Progress(missing=(nowhere,))]
 
 
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        (Request(action="show", selection=Selection(ids=(LetterId("t", 0, 1),))), "there is no dead letter t/0/1"),
         (Request(action="show"), "say which letter"),
         (Request(action="list", selection=Selection(reason="oops")), "there is no reason 'oops'; there are: empty_"),
         (Request(action="replay", replacement="json"), "exactly one letter"),
@@ -428,3 +448,33 @@ def test_database_that_is_away_is_said(pipeline: Pipeline) -> None:
     assert isinstance(answer, Failed)
     assert "127.0.0.1" in answer.message
     assert "secret" not in answer.message
+
+
+def test_command_line_lists_shows_corrects_and_discards(make_rejected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands, the program and the database together; tests/e2e has them on a cluster."""
+    pipeline = make_rejected([b'[{"ts": 1646409307, "sensor_id": 9, "temperature": 30,}]', b"rubbish", *too_hot(4)])
+
+    def asked(request: Request, replacement: bytes) -> Iterator[Answer]:
+        with program(pipeline, request, replacement) as process:
+            assert process.stdout is not None
+            yield from answers(process.stdout)
+
+    monkeypatch.setattr(dead_letters, "_ask", lambda _where, _name: asked)
+
+    def run(*arguments: str, stdin: bytes = b"") -> Result:
+        return CliRunner().invoke(app, ["dead-letters", *arguments], input=stdin)
+
+    listed = json.loads(run("list", "plant", "-o", "json").stdout)
+    assert {each["reason"]: each["count"] for each in listed["reasons"]} == {"not_json": 2, "out_of_range": 2}
+    first, second = (each["id"] for each in listed["letters"] if each["reason"] == "not_json")
+    raw = {letter: run("show", "plant", letter, "--raw").stdout_bytes for letter in (first, second)}
+    (broken,) = (letter for letter, value in raw.items() if value.endswith(b",}]"))
+
+    result = run("replay", "plant", "--all")
+    assert (result.exit_code, pipeline.count()) == (1, 4)
+    result = run("replay", "plant", broken, "--value", "-", stdin=raw[broken].replace(b",}", b"}"))
+    assert (result.exit_code, pipeline.counts()) == (0, (5, 5))
+    assert run("replay", "plant", broken, "--value", "-", stdin=b"{}").exit_code == 3
+    assert run("discard", "plant", "--reason", "not_json", stdin=b"y\n").exit_code == 0
+    assert letters(pipeline) == []
+    assert pipeline.counts() == (5, 5)

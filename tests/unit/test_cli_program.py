@@ -9,11 +9,14 @@ from sensorlog import __version__
 from sensorlog_cli.app import app, program_name
 from sensorlog_cli.errors import CliError, UnreachableError, UsageError, translate
 
-COMMANDS = ("publish", "sensors", "readings", "latest", "averages", "status", "version")
-WHERE = ("--namespace", "-n", "--context", "--kubeconfig", "--timeout", "--debug", "--pipeline", "--output", "-o")
+COMMANDS = ("publish", "sensors", "readings", "latest", "averages", "status", "version", "dead-letters")
+CLUSTER = ("--namespace", "-n", "--context", "--kubeconfig", "--timeout", "--debug", "--output", "-o")
+WHERE = (*CLUSTER, "--pipeline")
 QUERY = (*WHERE, "--endpoint", "--timestamp-unit")
 RANGE = ("--since", "--start", "--end", "--sensor-id")
 SOURCE = ("--data", "--from-host", "--duration", "--interval", "--allow-unknown")
+LETTERS = ("--reason", "--topic", "--since")
+CHOICE = ("--all", "--dry-run", "--yes")
 KAFKA = ("--bootstrap-servers", "--kafka-option", "--topic", "--sensors-topic", "--timestamp-unit")
 
 
@@ -26,12 +29,16 @@ KAFKA = ("--bootstrap-servers", "--kafka-option", "--topic", "--sensors-topic", 
         ("latest", (*QUERY, "--sensor-id")),
         ("averages", (*QUERY, *RANGE, "--bucket", "--per-sensor", "--with-latest")),
         ("status", (*WHERE, "--all-namespaces", "-A", "--watch", "NAME")),
+        ("dead-letters list", (*CLUSTER, *LETTERS, "--limit", "PIPELINE")),
+        ("dead-letters show", (*CLUSTER, "--raw", "PIPELINE", "ID")),
+        ("dead-letters replay", (*CLUSTER, *LETTERS, *CHOICE, "--value", "--protobuf", "PIPELINE", "ID")),
+        ("dead-letters discard", (*CLUSTER, *LETTERS, *CHOICE, "PIPELINE", "ID")),
         ("version", ("--output",)),
     ],
 )
 def test_help_names_every_option(command: str, options: tuple[str, ...]) -> None:
     """What can be said can be found."""
-    result = CliRunner().invoke(app, [command, "--help"])
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
     assert result.exit_code == 0
     assert [option for option in options if option not in result.stdout] == []
 
@@ -40,7 +47,7 @@ def test_every_command_and_option_has_a_description() -> None:
     """A command that is added without words is noticed."""
     commands = get_command(app).commands  # type: ignore[attr-defined]
     assert tuple(commands) == COMMANDS
-    for command in commands.values():
+    for command in (*commands.values(), *commands["dead-letters"].commands.values()):
         assert command.help
         assert all(parameter.help for parameter in command.params if parameter.name != "help")
 

@@ -8,7 +8,7 @@ import typer
 
 from sensorlog import __version__
 from sensorlog_cli.boundary import Boundary
-from sensorlog_cli.commands import publish, read, status
+from sensorlog_cli.commands import dead_letters, publish, read, status
 from sensorlog_cli.options import Output
 from sensorlog_cli.output import write_json
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 for command in (publish.publish, read.sensors, read.readings, read.latest, read.averages, status.status):
     app.command()(command)
+app.add_typer(dead_letters.app, name="dead-letters")
 
 
 @app.command()

@@ -73,7 +73,7 @@ class QueryClient:
             size = MAX_PAGE_SIZE if wanted is None else min(wanted, MAX_PAGE_SIZE)
             request = pb.ListSensorDataReq(page_size=size, page_token=token, order=order, **selection.fields())
             reply = self._stub.ListSensorData(request, timeout=self._timeout)
-            yield from map(_reading, reply.results)
+            yield from map(reading_row, reply.results)
             token = reply.next_page_token
             if not token:
                 return
@@ -82,7 +82,7 @@ class QueryClient:
     def latest(self, sensor_ids: Sequence[int]) -> Iterator[Row]:
         """Yield the last reading of each sensor."""
         request = pb.GetLatestSensorDataReq(sensor_ids=sensor_ids)
-        yield from map(_reading, self._stub.GetLatestSensorData(request, timeout=self._timeout).results)
+        yield from map(reading_row, self._stub.GetLatestSensorData(request, timeout=self._timeout).results)
 
     def averages(self, selection: Selection, bucket_seconds: int, *, per_sensor: bool) -> Iterator[Row]:
         """Yield the average of each measurement per bucket."""
@@ -101,7 +101,7 @@ class QueryClient:
             yield {**_average(result), "latest": latest}
 
 
-def _reading(data: pb.SensorData) -> Row:
+def reading_row(data: pb.SensorData) -> Row:
     """Return a reading in the form that `publish` takes; a NULL measurement is left out."""
     row: dict[str, Any] = {"ts": data.ts, "sensor_id": data.sensor_id}
     if data.HasField("temperature"):

@@ -98,14 +98,16 @@ class Cluster:
         answer = call(*arguments, **options, _preload_content=False, _request_timeout=self._timeout)
         return list(json.loads(answer.data)["items"])
 
-    def ingest_pod(self, pipeline: Pipeline) -> str:
-        """Return the name of a ready ingest pod of `pipeline`; UnreachableError when none is ready."""
+    def ingest_pod(self, pipeline: Pipeline, otherwise: str = "") -> str:
+        """Return the name of a ready ingest pod of `pipeline`.
+
+        UnreachableError when none is ready; `otherwise` is what its message offers instead.
+        """
         for pod in self.pods(pipeline.namespace, pipeline.name, "ingest"):
             if _is_ready(pod):
                 return str(pod["metadata"]["name"])
         raise UnreachableError(
-            f"pipeline {pipeline} has no ready ingest pod to send through; `sensorlog status` says why, or send "
-            "directly with --bootstrap-servers"
+            f"pipeline {pipeline} has no ready ingest pod to go through; `sensorlog status` says why{otherwise}"
         )
 
     def run(self, pod: str, namespace: str, command: Sequence[str], lines: Iterable[str]) -> Iterator[str]:

@@ -56,7 +56,7 @@ def through_cluster(cluster: Cluster, pipeline: Pipeline) -> Send:
     """Return a way to send by the ingest pod of `pipeline`."""
 
     def send(records: Iterable[Record]) -> Iterator[Outcome]:
-        pod = cluster.ingest_pod(pipeline)
+        pod = cluster.ingest_pod(pipeline, ", or send directly with --bootstrap-servers")
         for line in cluster.run(pod, pipeline.namespace, _IN_POD, _as_lines(records)):
             yield _outcome(line)
 

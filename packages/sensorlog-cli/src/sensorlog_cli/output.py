@@ -2,11 +2,13 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -94,3 +96,21 @@ def number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+def counted(number: int, thing: str) -> str:
+    """Return how many of a thing, in words: `1 reading`, `2 readings`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+@contextmanager
+def progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how many of `total` are done, where standard error is a terminal; the yielded function hears how many more.
+
+    `doing` is the word before the bar.
+    """
+    console = messages()
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(doing, total=total)
+        yield lambda count: bar.advance(task, count)

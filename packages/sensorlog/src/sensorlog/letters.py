@@ -6,7 +6,7 @@ protocol of both ends is here, a JSON document on each line:
     stdin    a Request; the pieces of a replacement where it has one, in base64; an empty line ends
     stdout   answers, each with its `kind`, in the order that the request's action gives them:
                  list      a Summary, then an Envelope for each letter
-                 show      a Contents, then the Pieces of its value, for each letter
+                 show      a Contents, then the Pieces of its value, for each letter; a Progress for one that is missing
                  replay    a Returned for each letter that goes back, a Progress after each transaction
                  discard   a Progress after each transaction
              a Refused or a Failed where it cannot go on; the program ends with 1 then

@@ -118,7 +118,8 @@ class _Work:
         for letter in self._selection.ids:
             found = self._table.read(letter)
             if found is None:
-                raise _RefusedError(f"there is no dead letter {letter} (any more)")
+                yield Progress(missing=(letter,))
+                continue
             contents, value = found
             yield contents
             for text in pieces(value or b""):

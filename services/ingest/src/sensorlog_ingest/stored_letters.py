@@ -19,6 +19,9 @@ MAX_BYTES = 4 * 1024 * 1024
 A single letter may be larger, as a single message may.
 """
 
+PAGE_LETTERS = 10 * MAX_LETTERS
+"""How many letters are looked at in one query, without their values, to be divided into batches."""
+
 FIRST = LetterId("", -1, -1)
 """Less than any letter's."""
 
@@ -124,7 +127,7 @@ class LetterTable:
         return [_peeked(row) for row in self._connection.execute(self._statements.peek_named, parameters)]
 
     def _pages(self, selection: Selection, now: datetime) -> Iterator[list[Peeked]]:
-        fitting = {**_fitting(selection, now), "limit": MAX_LETTERS}
+        fitting = {**_fitting(selection, now), "limit": PAGE_LETTERS}
         last = FIRST
         while True:
             after = {f"after_{name}": value for name, value in last._asdict().items()}

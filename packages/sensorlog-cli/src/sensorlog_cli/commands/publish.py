@@ -2,14 +2,12 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sensorlog.produce import Record, Send
 from sensorlog.timestamps import TimestampUnit
@@ -18,7 +16,7 @@ from sensorlog_cli.delivery import Report, deliver, directly, kafka_options, thr
 from sensorlog_cli.errors import ExitStatus, UsageError
 from sensorlog_cli.host import CPU, TEMPERATURE, Host, count_of_ticks, ticks
 from sensorlog_cli.options import Output, OutputOption, PipelineOptions, check_duration, grouped, seconds
-from sensorlog_cli.output import messages, results, say, write_json
+from sensorlog_cli.output import counted, progress, results, say, write_json
 from sensorlog_cli.readings import Batch, Placed, Rules, batches, parse
 
 _SHOWN_FAILURES = 20
@@ -98,7 +96,7 @@ def publish(
         total, content = _from_host(source, destination)
     else:
         total, content = _from_text(text, source.file or "--data", destination)
-    with _progress(total) as advance:
+    with progress("publishing", total) as advance:
         report = deliver(content, destination.send, advance)
     _tell(report, destination.topic, output)
     if report.failed:
@@ -181,16 +179,6 @@ def _fits(placed: Placed, rules: Rules) -> bool:
     return not problems
 
 
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many readings of `total` have been answered for, where standard error is a terminal."""
-    console = messages()
-    columns = (TextColumn("publishing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("publishing", total=total)
-        yield lambda count: progress.advance(task, count)
-
-
 def _tell(report: Report, topic: str, output: Output) -> None:
     for batch, error in report.failed[:_SHOWN_FAILURES]:
         say(f"not delivered: {batch}: {error}")
@@ -198,13 +186,8 @@ def _tell(report: Report, topic: str, output: Output) -> None:
         say(f"not delivered: {len(report.failed) - _SHOWN_FAILURES} more messages")
     if output is Output.TABLE:
         lost = f", {report.lost} not delivered" if report.failed else ""
-        results().print(
-            f"delivered {_count(report.delivered, 'reading')} in {_count(report.messages, 'message')} to {topic}{lost}"
-        )
+        delivered, sent = counted(report.delivered, "reading"), counted(report.messages, "message")
+        results().print(f"delivered {delivered} in {sent} to {topic}{lost}")
         return
     failed = [{"readings": str(batch), "count": batch.count, "error": error} for batch, error in report.failed]
     write_json({"topic": topic, "messages": report.messages, "delivered": report.delivered, "failed": failed})
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
