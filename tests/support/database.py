@@ -54,7 +54,7 @@ class Database(Outages):
     @property
     def port(self) -> int:
         """The port of 127.0.0.1 that it is reached at."""
-        return int(conninfo_to_dict(self.uri)["port"])
+        return int(str(conninfo_to_dict(self.uri)["port"]))
 
     def uri_at(self, host: str, port: int) -> str:
         """Return the uri of this database where it is reached another way."""
@@ -131,6 +131,11 @@ class ReplicatedDatabase:
         receivers = "SELECT count(*) FROM pg_stat_wal_receiver"
         wait_until(lambda: self.standby.execute(receivers) == [(0,)], deadline=20, what="replication to stop")
 
+    def waits_of_sessions(self, application_name: str) -> set[str]:
+        """Return what the primary's sessions of an application wait for: pg_stat_activity.wait_event."""
+        statement = "SELECT wait_event FROM pg_stat_activity WHERE application_name = %s"
+        return {str(event) for (event,) in self.primary.execute(statement, [application_name])}
+
     def kill_primary(self) -> None:
         """Kill the primary (SIGKILL); it never comes back."""
         self.primary.container.kill()
@@ -171,7 +176,7 @@ def _standby_spec(port: int, primary: Container) -> Spec:
 
 def _execute(container: Container, script: str) -> None:
     status, output = container.exec_run(["bash", "-c", script])
-    assert status == 0, output.decode()
+    assert status == 0, output
 
 
 def database_spec(port: int) -> Spec:

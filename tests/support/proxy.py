@@ -14,10 +14,11 @@ COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
 
 
 class CommitLoss(enum.Enum):
-    """Which half of a COMMIT gets lost; the client cannot tell one from the other."""
+    """When a connection is lost around COMMIT; the client cannot tell one from the other."""
 
-    REQUEST = "the database never hears of it and rolls back"
-    ANSWER = "the database commits and the client does not learn of it"
+    REQUEST = "before the database hears of it: it rolls back"
+    WAIT = "as soon as the database has it: it commits, sooner or later"
+    ANSWER = "when the database has committed and answers"
 
 
 @dataclass
@@ -57,15 +58,19 @@ class CommitProxy:
         for each in sockets:
             _shut(each)
 
-    def lose_commit(
-        self, kind: CommitLoss, *, before_cut: Callable[[], None] = lambda: None, deadline: float = 30
-    ) -> None:
-        """Lose the next COMMIT and return when it has happened.
+    def plan_loss(self, kind: CommitLoss, before_cut: Callable[[], None] = lambda: None) -> threading.Event:
+        """Lose the next COMMIT; the event tells when it has happened.
 
-        `before_cut` is called before the client notices: once the database has committed, or instead of committing.
+        `before_cut` is called before the client notices: after the database has answered, or instead of committing.
         """
         self._planned = loss = _Loss(kind, before_cut)
-        assert loss.happened.wait(deadline), f"no COMMIT came within {deadline:.0f} s"
+        return loss.happened
+
+    def lose_commit(
+        self, kind: CommitLoss, before_cut: Callable[[], None] = lambda: None, *, deadline: float = 30
+    ) -> None:
+        """Lose the next COMMIT and return when it has happened; otherwise as `plan_loss`."""
+        assert self.plan_loss(kind, before_cut).wait(deadline), f"no COMMIT came within {deadline:.0f} s"
 
     def _accept(self) -> None:
         with self._listener, contextlib.suppress(OSError):  # of a listener that is shut
@@ -131,6 +136,9 @@ class _Connection:
                     self._cut(self._loss)
                     return
                 self._server.sendall(data)
+                if self._loss and self._loss.kind is CommitLoss.WAIT:
+                    self._cut(self._loss)
+                    return
         _shut(self._server)
 
     def _forward_answers(self) -> None:
