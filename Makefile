@@ -76,6 +76,14 @@ generate: uv  ## Write the generated files again: gRPC stubs, CRD
 	  sensorlog/rpc/logger.proto
 	uv run python -m sensorlog_operator.crd > charts/sensorlog/files/sensorlogpipelines.yaml
 
+##@ Measure it
+
+BENCH := env PYTHONPATH=tests uv run python -m
+
+.PHONY: bench-ingest
+bench-ingest: uv docker backing-images  ## Ingest beside raw COPY, in one run; ARGS="--help" tells what can be chosen
+	@$(BENCH) benchmarks.ingest $(ARGS)
+
 ##@ The ground
 
 .PHONY: tools

@@ -8,6 +8,7 @@ from confluent_kafka import Producer
 
 from sensorlog.measurements import Measurement
 from sensorlog.rpc.logger_pb2 import SensorData, SensorDataList
+from support.database import Database
 from support.kafka import KafkaBroker
 from support.pipelines import SEED_TS, MakePipeline, Pipeline
 from support.processes import StartService
@@ -115,11 +116,15 @@ def test_transactional_messages_arrive_and_aborted_ones_do_not(
     for number in range(6):
         producer.begin_transaction()
         producer.produce(pipeline.config.kafka.readings_topic, b'{"ts": %d, "sensor_id": 1}' % (SEED_TS + number))
+        producer.flush()  # or an aborted message would never have been sent
         if number % 2:
             producer.abort_transaction()
         else:
             producer.commit_transaction()
     arrive(pipeline, 3)
+    stored = f"SELECT next_offset FROM ingest_offsets WHERE topic = '{pipeline.config.kafka.readings_topic}'"
+    wait_for_value(lambda: pipeline.query(stored), [(12,)], deadline=20, what="the offset behind the last marker")
+    wait_for_value(lambda: process.metric("sensorlog_ingest_lag_messages"), 0.0, deadline=10, what="the lag")
     assert process.stop() == 0
     start_ingest(pipeline)
     pipeline.produce([{"ts": SEED_TS + 100, "sensor_id": 1}])
@@ -205,3 +210,17 @@ def test_metrics_tell_what_was_stored(pipeline: Pipeline, start_ingest: StartSer
         lambda: process.metric("sensorlog_ingest_lag_messages", {"topic": topic}), 0.0, deadline=10, what="the lag"
     )
     assert not math.isnan(process.metric("sensorlog_ingest_lag_messages"))
+
+
+def test_lag_grows_while_nothing_can_be_stored(
+    pipeline: Pipeline, database: Database, start_ingest: StartService
+) -> None:
+    """Lag is no leftover of the last commit: whoever watches it sees an outage."""
+    process = start_ingest(pipeline)
+    labels = {"topic": pipeline.config.kafka.readings_topic}
+    with database.stopped():
+        pipeline.produce({"ts": SEED_TS + number, "sensor_id": 1} for number in range(500))
+        wait_for_value(
+            lambda: process.metric("sensorlog_ingest_lag_messages", labels), 500.0, deadline=30, what="the lag"
+        )
+    wait_for_value(lambda: process.metric("sensorlog_ingest_lag_messages", labels), 0.0, deadline=60, what="the lag")

@@ -8,6 +8,7 @@ import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import docker
 import psutil
@@ -39,7 +40,8 @@ class Spec:
     """What to run.
 
     `ports` maps a container's port to a port of 127.0.0.1, so that a restart keeps it; `tmpfs` a folder to the
-    options of a file system in memory, which is empty after a restart.
+    options of a file system in memory, which is empty after a restart. With `on_host` the container uses this
+    host's network as it is, without `ports` and the process that forwards them, which would be measured too.
     """
 
     image: str
@@ -48,6 +50,7 @@ class Spec:
     environment: Mapping[str, str]
     command: Sequence[str] = ()
     tmpfs: Mapping[str, str] = field(default_factory=dict)
+    on_host: bool = False
 
 
 class ContainerEngine:
@@ -87,8 +90,8 @@ class ContainerEngine:
                 detach=True,
                 labels={LABEL: _run_identity(os.getpid())},
                 environment=dict(spec.environment),
-                ports={f"{inside}/tcp": ("127.0.0.1", outside) for inside, outside in spec.ports.items()},
                 tmpfs=dict(spec.tmpfs),
+                **_network_of(spec),
             )
         except ImageNotFound:
             pytest.fail(f"image {spec.image} is missing; `make images` builds it", pytrace=False)
@@ -127,6 +130,12 @@ class ContainerEngine:
         for network in self._docker.networks.list(filters={"label": LABEL}):
             if not _is_alive(network.attrs["Labels"][LABEL]):
                 network.remove()
+
+
+def _network_of(spec: Spec) -> dict[str, Any]:
+    if spec.on_host:
+        return {"network_mode": "host"}
+    return {"ports": {f"{inside}/tcp": ("127.0.0.1", outside) for inside, outside in spec.ports.items()}}
 
 
 def _collect_half_open_sockets() -> None:

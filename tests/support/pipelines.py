@@ -35,6 +35,8 @@ class PipelineOptions:
     window: AcceptedWindow = field(default_factory=AcceptedWindow)
     create_topics: bool = True
     create_schema: bool = True
+    topics: tuple[str, str] | None = None
+    """Topics of readings and of sensors that others use too; by default the pipeline has its own."""
 
 
 @dataclass(frozen=True)
@@ -150,14 +152,15 @@ class Pipeline:
 def make_pipeline(broker: KafkaBroker, database: Database, directory: Path, options: PipelineOptions) -> Pipeline:
     """Return a provisioned pipeline of unique names; its files are written below `directory`."""
     name = f"t{secrets.token_hex(5)}"
+    readings_topic, sensors_topic = options.topics or (f"{name}.sensor.ts", f"{name}.sensor.instance")
     config = PipelineConfig(
         namespace="test",
         name=name,
         db_schema=f"slp_test_{name}",
         kafka=KafkaConfig(
             bootstrap_servers=broker.bootstrap_servers,
-            readings_topic=f"{name}.sensor.ts",
-            sensors_topic=f"{name}.sensor.instance",
+            readings_topic=readings_topic,
+            sensors_topic=sensors_topic,
             group_id=f"sensorlog.test.{name}",
         ),
         timestamp_unit=options.timestamp_unit,

@@ -78,7 +78,7 @@ def test_fetches_are_sized_by_what_messages_were_like() -> None:
     assert subject.fetch_size() == 9
     subject.clear()
     subject.add([readings(1)], NOW)
-    assert subject.fetch_size() == batches.MAX_FETCH
+    assert subject.fetch_size() == batches.FETCH_ROWS
 
 
 def test_batch_holds_what_was_added() -> None:

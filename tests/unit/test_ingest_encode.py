@@ -65,12 +65,12 @@ def test_encoded_rows_read_back(table: tuple[int, list[Row]]) -> None:
     assert list(parse_copy(encode(columns(rows, measurements)))) == rows
 
 
-def test_rows_sort_by_sensor_then_time() -> None:
+def test_rows_sort_by_sensor_then_latest_first() -> None:
     """The order is that of the table's index, and every column follows."""
     rows: list[Row] = [(3, 2, (1.0,)), (1, 2, (2.0,)), (2, 1, (None,))]
     ordered = columns(rows, 1).sorted()
-    assert list(parse_copy(encode(ordered))) == [rows[2], rows[1], rows[0]]
-    assert ordered.position.tolist() == [2, 1, 0]
+    assert list(parse_copy(encode(ordered))) == [rows[2], rows[0], rows[1]]
+    assert ordered.position.tolist() == [2, 0, 1]
 
 
 def test_parts_concatenate_in_order() -> None:

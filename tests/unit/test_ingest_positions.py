@@ -50,6 +50,24 @@ def test_advances_build_on_each_other() -> None:
     assert positions.advances() == {}
 
 
+def test_end_of_a_partition_is_stored_without_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The marker of a transaction takes an offset that no message has."""
+    now = [100.0]
+    monkeypatch.setattr("sensorlog_ingest.positions.time.monotonic", lambda: now[0])
+    positions = Positions()
+    positions.set(ZERO, stored=0, next_offset=0)
+    positions.take([message(0)])
+    positions.reach_end(ZERO, 1)
+    now[0] += 5
+    assert positions.gap_age() == 0, "the end is where the messages end"
+    positions.reach_end(ZERO, 2)
+    positions.reach_end(ONE, 9)
+    now[0] += 5
+    assert positions.gap_age() == 5
+    assert positions.advances() == {ZERO: Advance(0, 2)}
+    assert positions.gap_age() == 0
+
+
 def test_messages_of_a_partition_that_went_away_are_left_out() -> None:
     """Librdkafka may hand out what it fetched before a rebalance."""
     positions = Positions()

@@ -26,6 +26,9 @@ REVOKE_SECONDS = 10.0
 STOP_SECONDS = 12.0
 """How long the end may wait for the same. Kubernetes kills 30 s after SIGTERM; leaving the group takes its part."""
 
+GAP_SECONDS = 1.0
+"""How long offsets that are no messages may wait for a batch to take them along; then they get one of their own."""
+
 MAX_UNKNOWN_FIELDS = 100
 """Names of undeclared fields that are remembered, each to be logged once."""
 
@@ -67,8 +70,11 @@ class Ingest:
         messages = self.source.fetch(self._builder.fetch_size(), min(MAX_WAIT, self._builder.seconds_left()))
         if messages:
             self._add(messages)
-        if self._held is None and self._builder.is_due():
+        if self._held is None and (self._builder.is_due() or self._is_gap_due()):
             self._close_batch()
+
+    def _is_gap_due(self) -> bool:
+        return self._builder.is_empty and self.source.gap_age() > GAP_SECONDS
 
     def _add(self, messages: list[Message]) -> None:
         self._builder.add(messages, time.time())

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from sensorlog.pipeline import KafkaConfig
 from sensorlog_ingest.batches import Advance
+from sensorlog_ingest.lag import Lag
 from sensorlog_ingest.messages import Message, Partition
 from sensorlog_ingest.metrics import Metrics
 from sensorlog_ingest.positions import Positions, start_of
@@ -42,6 +43,7 @@ OPTIONS: dict[str, Any] = {
     "enable.auto.offset.store": False,
     "auto.offset.reset": "error",  # a position outside of the log is ours to judge, see positions.start_of
     "isolation.level": "read_committed",
+    "enable.partition.eof": True,  # tells of offsets at a partition's end that are no messages
     "allow.auto.create.topics": False,
     "topic.metadata.refresh.interval.ms": 30_000,
     "queued.max.messages.kbytes": 32 * 1024,  # what librdkafka holds in advance, all partitions together
@@ -84,6 +86,7 @@ class MessageSource:
         self._listener = listener
         self._metrics = metrics
         self._positions = Positions()
+        self._lag = Lag(metrics)
         self._protocol: GroupProtocol = "consumer"
         self._has_joined = False
         self._held = False
@@ -108,14 +111,28 @@ class MessageSource:
         except KafkaException as e:
             self._on_failure(e.args[0])
             return []
-        good: list[Any] = []  # the binding types headers as its producer takes them
-        for message in fetched:
-            error = message.error()
-            if error is None:
-                good.append(message)
+        good: list[Any] = [message for message in fetched if message.error() is None]
+        messages = self._positions.take(good)
+        if len(good) < len(fetched):
+            self._on_events([message for message in fetched if message.error() is not None])
+        self._lag.refresh(self._consumer)
+        return messages
+
+    def _on_events(self, events: Sequence[Any]) -> None:
+        """Take what librdkafka hands out among the messages: ends of partitions, and errors."""
+        for event in events:
+            if event.error().code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- how the binding names local errors
+                self._positions.reach_end(Partition(event.topic(), event.partition()), event.offset())
             else:
-                self._on_failure(error)
-        return self._positions.take(good)
+                self._on_failure(event.error())
+
+    def gap_age(self) -> float:
+        """Return for how many seconds partitions have stood behind offsets that are no messages, unstored; 0 if none.
+
+        Such are the markers of transactions, and what was aborted. They come into the next batch, whenever that is;
+        until then everybody who compares offsets sees messages that nobody reads.
+        """
+        return self._positions.gap_age()
 
     def advances(self) -> dict[Partition, Advance]:
         """Return how far the partitions have moved since the last call."""
@@ -133,13 +150,9 @@ class MessageSource:
             log.debug("offsets not committed to Kafka", error=str(e))
 
     def show_lag(self, offsets: Mapping[Partition, int]) -> None:
-        """Set the lag of partitions of which everything before `offsets` is stored."""
+        """Show how far partitions are of which everything before `offsets` is stored."""
         ours = set(self._positions.assigned)
-        for partition in ours & offsets.keys():
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
-            if high >= 0:
-                lag = max(0, high - offsets[partition])
-                self._metrics.lag.labels(partition.topic, str(partition.partition)).set(lag)
+        self._lag.stored(self._consumer, {p: offset for p, offset in offsets.items() if p in ours})
 
     # Back-pressure
 
@@ -237,9 +250,8 @@ class MessageSource:
     def _give_up(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         consumer.incremental_unassign(list(partitions))
         self._positions.remove(map(_partition, partitions))
+        self._lag.forget(map(_partition, partitions))
         self._metrics.assigned.set(len(self._positions.assigned))
-        for partition in partitions:
-            self._metrics.lag.remove(partition.topic, str(partition.partition))
 
     # Problems
 
@@ -274,6 +286,7 @@ class MessageSource:
         log.warning("joining the group anew", error=error.str(), protocol=self._protocol)
         self._listener.start_over()
         self.close()
+        self._lag.forget(self._positions.assigned)
         self._positions.remove(self._positions.assigned)
         self._consumer = self._subscribe()
 

@@ -35,6 +35,9 @@ def connector(directory: Path) -> Callable[[], Connection]:
         except CredentialsError as e:  # while the kubelet swaps the files
             raise psycopg.OperationalError(str(e)) from e
         connection = psycopg.connect(autocommit=True, **parameters)
+        # A COPY then leaves in one call of libpq that needs no Python in between: a writer that had to ask for the
+        # interpreter's lock after each full socket buffer would wait for the thread that decodes.
+        connection.pgconn.nonblocking = 0
         try:
             connection.execute(sql.SESSION)
         except psycopg.Error:

@@ -21,7 +21,7 @@ from sensorlog.measurements import Measurement, names
 from sensorlog.timestamps import TimestampUnit
 from sensorlog_ingest import elements, protobuf
 from sensorlog_ingest.limits import Limits
-from sensorlog_ingest.messages import Message, is_protobuf
+from sensorlog_ingest.messages import Message, any_protobuf, is_protobuf
 from sensorlog_ingest.readings import Readings
 from sensorlog_ingest.rejections import Reason, Rejection, Rejections
 from sensorlog_ingest.schema_types import column, reading_type
@@ -77,7 +77,7 @@ class ReadingDecoder:
 
     def _together(self, messages: Sequence[Message]) -> tuple[list[Any], NDArray[np.int32], NDArray[np.int32]] | None:
         values = [message.value() for message in messages]
-        if not all(values) or any(map(is_protobuf, messages)):
+        if not all(values) or any_protobuf(messages):
             return None
         if max(map(len, values), default=0) > MAX_MESSAGE_BYTES:  # type: ignore[arg-type]  # none is None here
             return None

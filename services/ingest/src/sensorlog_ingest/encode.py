@@ -27,17 +27,34 @@ def tuple_type(measurements: int) -> np.dtype[np.void]:
     return np.dtype(fields)
 
 
-def encode(readings: Readings) -> bytes:
+def encode(readings: Readings) -> memoryview:
     """Return a complete COPY document of (time, sensor_id, measurements...), in the given order; NaN is NULL."""
-    tuples = _tuples(readings)
+    layout = tuple_type(len(readings.values))
+    document = _document(len(readings) * layout.itemsize)
+    tuples = _body(document).view(layout)
+    _fill(tuples, readings)
     nulls = np.isnan(readings.values)
-    body = _without_nulls(tuples, nulls) if nulls.any() else tuples.tobytes()
-    return b"".join((HEADER, body, TRAILER))
+    if nulls.any():
+        body = _without_nulls(tuples, nulls)
+        document = _document(len(body))
+        _body(document)[:] = body
+    return document.data
 
 
-def _tuples(readings: Readings) -> NDArray[np.void]:
-    """Return every tuple at its full width, as if there were no NULLs."""
-    tuples = np.empty(len(readings), tuple_type(len(readings.values)))
+def _document(body_bytes: int) -> NDArray[np.uint8]:
+    """Return a document whose body is still to be written: in place, because copies of megabytes cost time."""
+    document = np.empty(len(HEADER) + body_bytes + len(TRAILER), np.uint8)
+    document[: len(HEADER)] = np.frombuffer(HEADER, np.uint8)
+    document[-len(TRAILER) :] = np.frombuffer(TRAILER, np.uint8)
+    return document
+
+
+def _body(document: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return document[len(HEADER) : -len(TRAILER)]
+
+
+def _fill(tuples: NDArray[np.void], readings: Readings) -> None:
+    """Write every tuple at its full width, as if there were no NULLs."""
     tuples["count"] = 2 + len(readings.values)
     tuples["time_length"] = tuples["sensor_id_length"] = FIELD_BYTES
     tuples["time"] = readings.time_us - POSTGRES_EPOCH_US
@@ -45,10 +62,9 @@ def _tuples(readings: Readings) -> NDArray[np.void]:
     for i, values in enumerate(readings.values):
         tuples[f"v{i}_length"] = FIELD_BYTES
         tuples[f"v{i}"] = values
-    return tuples
 
 
-def _without_nulls(tuples: NDArray[np.void], nulls: NDArray[np.bool_]) -> bytes:
+def _without_nulls(tuples: NDArray[np.void], nulls: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Mark the NULL fields and squeeze their bytes out of the tuples, which then have different widths."""
     layout = tuples.dtype
     kept = np.ones((len(tuples), layout.itemsize), np.bool_)
@@ -56,4 +72,4 @@ def _without_nulls(tuples: NDArray[np.void], nulls: NDArray[np.bool_]) -> bytes:
         tuples[f"v{i}_length"][null] = NULL_LENGTH
         start = layout.fields[f"v{i}"][1] if layout.fields else 0
         kept[null, start : start + FIELD_BYTES] = False
-    return tuples.view(np.uint8).reshape(kept.shape)[kept].tobytes()
+    return tuples.view(np.uint8).reshape(kept.shape)[kept]

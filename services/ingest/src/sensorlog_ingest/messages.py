@@ -46,6 +46,15 @@ def headers_of(message: Message) -> Sequence[Header]:
         return ()
 
 
+def any_protobuf(messages: Sequence[Message]) -> bool:
+    """Return whether any of the messages is protobuf; quick where most messages have no headers at all."""
+    try:
+        with_headers: Sequence[Message] = [message for message in messages if message.headers()]
+    except UnicodeDecodeError:
+        with_headers = messages
+    return any(map(is_protobuf, with_headers))
+
+
 def is_protobuf(message: Message) -> bool:
     """Return whether the header content-type says that the value is protobuf."""
     for name, value in headers_of(message):

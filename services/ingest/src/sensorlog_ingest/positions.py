@@ -1,5 +1,6 @@
 """Where each assigned partition is read from. The database decides, Kafka's own committed offsets never do."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -42,6 +43,7 @@ class Positions:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str | None, int | None], Position] = {}
+        self._gap_since: float | None = None
         self.waiting: set[Partition] = set()
 
     @property
@@ -68,6 +70,7 @@ class Positions:
         """Let every partition wait for its position anew."""
         self.waiting.update(self.known)
         self._known.clear()
+        self._gap_since = None
 
     def set(self, partition: Partition, *, stored: int, next_offset: int) -> None:
         """Give a waiting partition its position."""
@@ -93,6 +96,17 @@ class Positions:
                 taken.append(message)
         return taken
 
+    def reach_end(self, partition: Partition, end: int) -> None:
+        """Move on to a partition's end; there is no message in between."""
+        position = self._known.get(partition)
+        if position is not None and end > position.next:
+            position.next = end
+            self._gap_since = self._gap_since or time.monotonic()
+
+    def gap_age(self) -> float:
+        """Return how many seconds ago the first move to an end was that `advances` has not told of; 0 if none was."""
+        return time.monotonic() - self._gap_since if self._gap_since else 0.0
+
     def advances(self) -> dict[Partition, Advance]:
         """Return how far the partitions have moved since the last call, which is what a batch has to store."""
         moved = {
@@ -102,4 +116,5 @@ class Positions:
         }
         for position in self._known.values():
             position.stored = position.next
+        self._gap_since = None
         return moved

@@ -40,8 +40,8 @@ class Readings:
         )
 
     def sorted(self) -> "Readings":
-        """Return them by (sensor_id, time): the order of the table's index, which then grows at its edges."""
-        return self.take(np.lexsort((self.time_us, self.sensor_id)))
+        """Return them by (sensor_id, time desc), the order of the table's index, which then is built page by page."""
+        return self.take(np.lexsort((-self.time_us, self.sensor_id)))
 
     def moved(self, messages: int) -> "Readings":
         """Return them with `messages` more messages before their own."""

@@ -73,7 +73,7 @@ class BatchTransaction:
         self._copy(connection, batch.copy)
         return {}
 
-    def _copy(self, connection: Connection, document: bytes) -> None:
+    def _copy(self, connection: Connection, document: memoryview) -> None:
         with connection.cursor().copy(self._statements.copy_readings) as copy:
             copy.write(document)
 
