@@ -36,8 +36,10 @@ from sensorlog.rpc.logger_pb2 import SensorData, SensorDataList
 from sensorlog_cli.app import app
 from sensorlog_cli.commands import dead_letters
 from sensorlog_cli.letters import answers
+from support.database import Database
 from support.pipelines import SEED_TS, MakePipeline, Pipeline
 from support.processes import StartService
+from support.proxy import CommitLoss, CommitProxy
 from support.streams import flowing, unique_readings
 from support.waiting import wait_for_value, wait_until
 
@@ -227,6 +229,31 @@ def test_kill_9_in_mid_replay_again_and_again(make_rejected: Any) -> None:
     assert letters(pipeline) == []
 
 
+def wait_for_end(pipeline: Pipeline) -> None:
+    """Wait until the database has ended the sessions of replays that are gone."""
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sensorlog-dead-letters'"
+    wait_for_value(lambda: pipeline.database.execute(sessions), [(0,)], deadline=20, what="sessions of replays")
+
+
+@pytest.mark.parametrize("loss", CommitLoss)
+def test_connection_lost_at_commit(loss: CommitLoss, make_rejected: Any, database: Database) -> None:
+    """Nobody knows whether it happened, and it does not matter: a repetition finds what is left."""
+    pipeline = make_rejected(too_hot(6000))  # three transactions
+    with CommitProxy("127.0.0.1", database.port) as proxy:
+        pipeline.write_files(database.uri_at("127.0.0.1", proxy.port))
+        for attempt in (1, 2):
+            lost = proxy.plan_loss(loss)
+            (failed,) = ask(pipeline, Request(action="replay"))
+            assert isinstance(failed, Failed)
+            assert lost.is_set()
+            wait_for_end(pipeline)
+            assert all_there(pipeline, 6000)
+            assert pipeline.count() == (0 if loss is CommitLoss.REQUEST else attempt * 2000)
+        replay(pipeline)
+    assert pipeline.counts() == (6000, 6000)
+    assert letters(pipeline) == []
+
+
 @pytest.mark.parametrize("ending", ["session cut", "process killed"])
 def test_nothing_of_a_transaction_that_was_cut_remains(ending: str, make_rejected: Any) -> None:
     """Letters are out and readings on their way when it ends: all letters are back, and no reading is there."""
@@ -244,14 +271,7 @@ def test_nothing_of_a_transaction_that_was_cut_remains(ending: str, make_rejecte
         else:
             process.kill()
     wait_for_value(lambda: len(letters(pipeline)), 500, deadline=20, what="letters")
-    wait_for_value(
-        lambda: pipeline.database.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sensorlog-dead-letters'"
-        ),
-        [(0,)],
-        deadline=20,
-        what="sessions of the replay",
-    )
+    wait_for_end(pipeline)
     assert (pipeline.count(), len(letters(pipeline))) == (0, 500)
     replay(pipeline)
     assert pipeline.counts() == (1000, 1000)

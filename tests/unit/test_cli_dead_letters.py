@@ -66,7 +66,7 @@ class Pod:
     def ask(self, request: Request, replacement: bytes) -> Iterator[Answer]:
         """Carry out a request."""
         self.asked.append((request, replacement))
-        return answers(answer.model_dump_json() for answer in self.says[request.action])
+        return answers(answer.line() for answer in self.says[request.action])
 
     def run(self, *arguments: str, stdin: str | bytes | None = None) -> Result:
         """Run the program."""
@@ -96,8 +96,8 @@ def test_texts_that_are_no_id_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("line", "kind", "said"),
     [
-        (Refused(message="no reason 'x'").model_dump_json(), UsageError, "no reason 'x'"),
-        (Failed(message="the database is away").model_dump_json(), CliError, "the database is away"),
+        (Refused(message="no reason 'x'").line(), UsageError, "no reason 'x'"),
+        (Failed(message="the database is away").line(), CliError, "the database is away"),
         ('{"kind": "news"}', CliError, "another version"),
         ("Traceback", CliError, "another version"),
     ],
@@ -106,7 +106,7 @@ def test_answers_that_end_a_request_become_errors(line: str, kind: type[CliError
     """What came before them was answered."""
     said_before: list[Answer] = []
     with pytest.raises(kind, match=said) as caught:
-        said_before.extend(answers([Progress(letters=1).model_dump_json(), line]))
+        said_before.extend(answers([Progress(letters=1).line(), line]))
     assert type(caught.value) is kind
 
 

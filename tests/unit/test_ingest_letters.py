@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensorlog.letters import LetterId, Request, Selection, read_request, request_lines
+from sensorlog.letters import LetterId, Request, Returned, Selection, read_answer, read_request, request_lines
 from sensorlog.rpc.logger_pb2 import SensorData, SensorDataList
 from sensorlog_ingest.dead_letters import dead_letter_again, headers_as_json
 from sensorlog_ingest.messages import is_protobuf
@@ -28,6 +28,15 @@ def test_both_ends_of_the_protocol_agree(replacement: bytes) -> None:
     lines = iter([*(f"{line}\n" for line in request_lines(request, replacement)), "not read"])
     assert read_request(lines) == (request, replacement)
     assert list(lines) == ["not read"]
+
+
+@given(st.text(min_size=1))
+def test_lines_are_ascii_and_survive(detail: str) -> None:
+    """An exec stream decodes each frame by itself, and a frame may end within a character."""
+    returned = Returned(id=LetterId("t", 0, 1), reason="wrong_type", detail=detail)
+    assert returned.line().isascii()
+    assert "\n" not in returned.line()
+    assert read_answer(returned.line()) == returned
 
 
 @pytest.mark.parametrize("line", ["", "{}", '{"action": "drop"}', '{"action": "list", "limit": 0}', "[" * 100_000])

@@ -52,6 +52,10 @@ def parse_id(text: str) -> LetterId:
 class _Line(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def line(self) -> str:
+        """Return the document on one line, in ASCII: an exec stream cuts its text anywhere, also within a character."""
+        return self.model_dump_json(ensure_ascii=True)
+
 
 class Selection(_Line):
     """Which letters are meant: those of `ids`, or where there are none, all that fit the rest.
@@ -193,7 +197,7 @@ def join(texts: Iterator[str]) -> bytes:
 
 def request_lines(request: Request, replacement: bytes = b"") -> Iterator[str]:
     """Yield the lines of standard input that say `request`."""
-    yield request.model_dump_json()
+    yield request.line()
     yield from pieces(replacement)
     yield ""
 

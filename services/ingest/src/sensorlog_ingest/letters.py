@@ -63,7 +63,7 @@ def main(stdin: IO[str] = sys.stdin, stdout: IO[str] = sys.stdout) -> int:
 
 
 def _say(stdout: IO[str], answer: Answer) -> None:
-    print(answer.model_dump_json(), file=stdout, flush=True)
+    print(answer.line(), file=stdout, flush=True)
 
 
 def _answers(stdin: IO[str]) -> Iterator[Answer]:
