@@ -105,22 +105,20 @@ class ContainerEngine:
         finally:
             network.remove()
 
-    def _create_network(self) -> Network:
-        for attempt in range(NETWORK_ATTEMPTS):
-            prefix = f"198.18.{secrets.randbelow(256)}"  # RFC 2544's range for tests of networks: nobody lives there
-            pool = IPAMPool(subnet=f"{prefix}.0/24", gateway=f"{prefix}.1")
-            try:
-                created = self._docker.networks.create(
-                    f"sensorlog-test-{secrets.token_hex(4)}",
-                    labels={LABEL: _run_identity(os.getpid())},
-                    ipam=IPAMConfig(pool_configs=[pool]),
-                )
-            except APIError:  # another run has it
-                if attempt == NETWORK_ATTEMPTS - 1:
-                    raise
-            else:
-                return Network(created, prefix)
-        raise AssertionError
+    def _create_network(self, attempts: int = NETWORK_ATTEMPTS) -> Network:
+        prefix = f"198.18.{secrets.randbelow(256)}"  # RFC 2544's range for tests of networks: nobody lives there
+        pool = IPAMPool(subnet=f"{prefix}.0/24", gateway=f"{prefix}.1")
+        try:
+            created = self._docker.networks.create(
+                f"sensorlog-test-{secrets.token_hex(4)}",
+                labels={LABEL: _run_identity(os.getpid())},
+                ipam=IPAMConfig(pool_configs=[pool]),
+            )
+        except APIError:  # another run has these addresses
+            if attempts == 1:
+                raise
+            return self._create_network(attempts - 1)
+        return Network(created, prefix)
 
     def remove_leftovers(self) -> None:
         """Remove what runs whose process is gone have left; other runs on this machine stay untouched."""
