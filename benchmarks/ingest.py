@@ -15,12 +15,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from benchmarks.ceiling import copy_rate, documents
+from benchmarks.freshness import Freshness, freshness
 from benchmarks.ingester import IngestRun, ingest
 from benchmarks.stage import Stage, machine, staged
 from benchmarks.workload import Workload
 
 ROWS_PER_TRANSACTION = 50_000
 """The pipeline's default batch.maxRows."""
+
+
+FRESHNESS_RATE, FRESHNESS_SECONDS = 1_000, 30
+"""Readings per second, and for how long they are sent."""
 
 
 @dataclass(slots=True)
@@ -124,20 +129,13 @@ def main(
         for has_index in ([True, False] if index is None else [index])
     ]
     console = Console()
-    sizes = {case.workload.per_message for case in cases}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with (
-        tempfile.TemporaryDirectory(prefix="sensorlog-bench-") as directory,
-        Progress(*columns, console=console) as progress,
-    ):
-        task = progress.add_task("start a broker and a database", total=len(sizes) + 3 * rounds * len(cases))
-        with staged(Path(directory)) as stage:
-            for done, step in enumerate(measure(stage, cases, rounds)):
-                progress.update(task, description=step, completed=done)
-            facts = machine(stage.database)
-        progress.update(task, description="measured", completed=len(sizes) + 3 * rounds * len(cases))
+    fresh, facts = run(cases, rounds, console)
     summaries = [case.summary() for case in cases]
     console.print(table(summaries))
+    console.print(
+        f"From produce() to visible, {fresh.readings_per_second:,} readings/s, default settings:"
+        f" p50 {fresh.p50:.3f} s, p99 {fresh.p99:.3f} s, longest {fresh.longest:.3f} s"
+    )
     console.print(", ".join(f"{name} {value}" for name, value in facts.items()))
     document = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -146,11 +144,31 @@ def main(
         "rounds": rounds,
         "rows_per_transaction": ROWS_PER_TRANSACTION,
         "cases": summaries,
+        "freshness_seconds": asdict(fresh),
         "rounds_in_detail": [asdict(case) for case in cases],
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     console.print(f"written to {output}")
+
+
+def run(cases: Sequence[Case], rounds: int, console: Console) -> tuple[Freshness, dict[str, str | int]]:
+    """Measure everything behind a progress display; return the freshness and the facts of the machine."""
+    steps = len({case.workload.per_message for case in cases}) + 3 * rounds * len(cases) + 1
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        tempfile.TemporaryDirectory(prefix="sensorlog-bench-") as directory,
+        Progress(*columns, console=console) as progress,
+    ):
+        task = progress.add_task("start a broker and a database", total=steps)
+        with staged(Path(directory)) as stage:
+            for done, step in enumerate(measure(stage, cases, rounds)):
+                progress.update(task, description=step, completed=done)
+            progress.update(task, description="freshness", completed=steps - 1)
+            fresh = freshness(stage, FRESHNESS_RATE, FRESHNESS_SECONDS)
+            facts = machine(stage.database)
+        progress.update(task, description="measured", completed=steps)
+    return fresh, facts
 
 
 if __name__ == "__main__":

@@ -225,7 +225,7 @@ def _check_letter(message: Message, rejected: Sequence[Rejection]) -> None:
     if not rejected:
         return
     letter = dead_letter(message, rejected)
-    assert letter.reason == rejected[0].reason
+    assert letter.reason == _reasons(rejected)[0]
     assert "\0" not in letter.detail
     assert letter.detail.encode()
 

@@ -70,6 +70,13 @@ class ServiceProcess:
             if sample.name == name and wanted <= sample.labels.items()
         )
 
+    @property
+    def peak_memory(self) -> int:
+        """The most resident memory the process ever had, in bytes; Linux only."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+        return int(peak.split()[1]) * 1024
+
     def wait_ready(self, deadline: float = 60) -> "ServiceProcess":
         """Wait until /readyz says ok; return self."""
 

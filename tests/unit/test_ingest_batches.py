@@ -4,7 +4,7 @@ import pytest
 
 from sensorlog.pipeline import BatchConfig, KafkaConfig, PipelineConfig
 from sensorlog_ingest import batches
-from sensorlog_ingest.batches import Advance, BatchBuilder, latest_of_each
+from sensorlog_ingest.batches import Advance, BatchBuilder, latest_of_each, portions
 from sensorlog_ingest.messages import Partition
 from sensorlog_ingest.rejections import Reason, Rejection
 from sensorlog_ingest.schema_types import Sensor
@@ -119,3 +119,18 @@ def test_last_announcement_of_a_sensor_counts() -> None:
     """One statement must not touch a row twice; ids are in order, so that two processes do not deadlock."""
     rows = [SensorRow(0, 0, Sensor(5, "a")), SensorRow(1, 0, Sensor(1, "b")), SensorRow(2, 0, Sensor(5, "c"))]
     assert [row.sensor.type for row in latest_of_each(rows)] == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "runs"),
+    [
+        ([3, 3, 3], [(0, 3)]),
+        ([4, 4, 4, 4], [(0, 2), (2, 4)]),
+        ([50], [(0, 1)]),
+        ([1, 50, 1], [(0, 1), (1, 2), (2, 3)]),
+        ([50, 50, 9], [(0, 1), (1, 2), (2, 3)]),
+    ],
+)
+def test_large_messages_are_decoded_in_portions(sizes: list[int], runs: list[tuple[int, int]]) -> None:
+    """What is decoded in one go is bounded, but for a message that is larger by itself."""
+    assert list(portions(sizes, 10)) == runs

@@ -78,13 +78,13 @@ def test_headers_survive_the_table(headers: list[Header]) -> None:
 
 
 def test_detail_of_what_goes_back_counts_in_what_goes_back() -> None:
-    """The array that the first detail counted in is gone; the order of the reasons stays."""
+    """The array that the first detail counted in is gone; the first reading's reason is the letter's."""
     message = json_message([{"n": n} for n in range(6)])
     rejections = [Rejection(Reason.MISSING_TS, "b", 5), Rejection(Reason.OUT_OF_RANGE, "a", 2)]
     letter = dead_letter_again(message, rejections)
     assert json.loads(letter.value or b"") == [{"n": 2}, {"n": 5}]
-    assert letter.reason is Reason.MISSING_TS
-    assert letter.detail == "reading 1: missing_ts: b\nreading 0: out_of_range: a"
+    assert letter.reason is Reason.OUT_OF_RANGE
+    assert letter.detail == "reading 0: out_of_range: a\nreading 1: missing_ts: b"
 
 
 def test_detail_of_a_whole_message_counts_nothing() -> None:

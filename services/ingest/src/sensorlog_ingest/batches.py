@@ -1,7 +1,7 @@
 """What is written in one transaction, and how it is collected: a batch closes on rows, bytes or age."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sensorlog.pipeline import BatchConfig, PipelineConfig
@@ -20,8 +20,11 @@ Single calls into C, which keep the interpreter's lock, so take less than a mill
 waiting for it; larger ones would save next to nothing.
 """
 
-FIRST_FETCH = 500
+FIRST_FETCH = 1
 """Messages taken in the first call, when nothing is known of their size."""
+
+DECODE_BYTES = 4 * 1024 * 1024
+"""Bytes of values that are decoded in one go: while that lasts they take several times their size in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +137,17 @@ class BatchBuilder:
         if self.is_empty:
             self._opened_at = time.monotonic()
         rows = self._rows
-        sensors = [message for message in messages if message.topic() == self._topic_of_sensors]
-        readings = (
-            [message for message in messages if message.topic() != self._topic_of_sensors] if sensors else messages
-        )
-        self._add_readings(readings, now)
-        self._add_sensors(sensors)
-        size = sum(map(len, filter(None, [message.value() for message in messages])))
-        self._bytes += size
+        sizes = [len(message.value() or b"") for message in messages]
+        for start, end in portions(sizes, DECODE_BYTES):
+            self._decode(messages[start:end], now)
+        self._bytes += sum(sizes)
         self._rows_per_message = max(1.0, (self._rows - rows) / len(messages))
-        self._bytes_per_message = max(1.0, size / len(messages))
+        self._bytes_per_message = max(1.0, sum(sizes) / len(messages))
+
+    def _decode(self, messages: Sequence[Message], now: float) -> None:
+        sensors = [m for m in messages if m.topic() == self._topic_of_sensors]
+        self._add_readings([m for m in messages if m.topic() != self._topic_of_sensors] if sensors else messages, now)
+        self._add_sensors(sensors)
 
     def _add_readings(self, messages: Sequence[Message], now: float) -> None:
         if not messages:
@@ -193,3 +197,15 @@ class BatchBuilder:
 def latest_of_each(rows: Sequence[SensorRow]) -> list[SensorRow]:
     """Return the last row of each sensor, ordered by id: one statement must not touch a row twice."""
     return sorted({row.sensor.id: row for row in rows}.values(), key=lambda row: row.sensor.id)
+
+
+def portions(sizes: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
+    """Yield start and end of successive runs of `sizes` that sum up to `limit` at most, or are one larger size."""
+    start = total = 0
+    if sum(sizes) > limit:
+        for end, size in enumerate(sizes):
+            if total + size > limit and end > start:
+                yield start, end
+                start, total = end, 0
+            total += size
+    yield start, len(sizes)

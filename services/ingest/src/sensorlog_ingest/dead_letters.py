@@ -8,7 +8,7 @@ from typing import Any
 
 from sensorlog_ingest import elements, protobuf
 from sensorlog_ingest.messages import Message, headers_of, is_protobuf
-from sensorlog_ingest.rejections import Reason, Rejection, storable
+from sensorlog_ingest.rejections import Reason, Rejection, by_position, storable
 
 MAX_DETAILS = 20
 """How many rejected readings of one message are described one by one."""
@@ -31,8 +31,9 @@ class DeadLetter:
 def dead_letter(message: Message, rejections: Sequence[Rejection]) -> DeadLetter:
     """Return the dead letter of a message of which something was rejected, for these reasons (at least one).
 
-    Its reason is that of the first rejection; the detail names each. Its value holds only what was rejected.
+    Its reason is that of the first rejected reading; the detail names each. Its value holds only what was rejected.
     """
+    rejections = by_position(rejections)
     return DeadLetter(
         topic=message.topic() or "",
         partition=message.partition() or 0,
@@ -51,12 +52,10 @@ def dead_letter_again(message: Message, rejections: Sequence[Rejection]) -> Dead
     As `dead_letter`, but the detail counts the readings of the value that is kept now: the one they were counted in
     is gone.
     """
-    kept = sorted(rejection.position for rejection in rejections if rejection.position is not None)
-    place = {position: number for number, position in enumerate(kept)}
-    counted = [
-        rejection if rejection.position is None else replace(rejection, position=place[rejection.position])
-        for rejection in rejections
-    ]
+    ordered = by_position(rejections)
+    of_readings = [rejection for rejection in ordered if rejection.position is not None]
+    of_message = ordered[: len(ordered) - len(of_readings)]
+    counted = [*of_message, *(replace(rejection, position=number) for number, rejection in enumerate(of_readings))]
     return replace(dead_letter(message, rejections), detail=_details(counted))
 
 

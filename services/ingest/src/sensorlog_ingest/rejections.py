@@ -1,6 +1,7 @@
 """Why a reading was not stored: docs/dead-letters.md is the table of the reasons."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -41,6 +42,11 @@ class Rejection:
 
 Rejections = dict[int, list[Rejection]]
 """What was rejected of messages that were decoded together, by the message's index."""
+
+
+def by_position(rejections: Iterable[Rejection]) -> list[Rejection]:
+    """Return a message's rejections in the order of its readings; what is about the whole message comes first."""
+    return sorted(rejections, key=lambda rejection: -1 if rejection.position is None else rejection.position)
 
 
 def storable(text: str) -> str:
