@@ -84,6 +84,11 @@ BENCH := env PYTHONPATH=tests uv run python -m
 bench-ingest: uv docker backing-images  ## Ingest beside raw COPY, in one run; ARGS="--help" tells what can be chosen
 	@$(BENCH) benchmarks.ingest $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: uv docker backing-images  ## Ingest beside Telegraf, tuned to its best: speed, kills, malformed messages, an outage
+	@benchmarks/telegraf/build.sh
+	@$(BENCH) benchmarks.peers $(ARGS)
+
 ##@ The ground
 
 .PHONY: tools

@@ -2,7 +2,7 @@ module sensorlog.dev/benchmarks/telegraf
 
 go 1.26
 
-// tags: custom,inputs.kafka_consumer,outputs.postgresql,parsers.json_v2
+// tags: custom,inputs.kafka_consumer,outputs.postgresql,parsers.json_v2,parsers.json
 tool github.com/influxdata/telegraf/cmd/telegraf
 
 require (
