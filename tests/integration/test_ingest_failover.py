@@ -17,6 +17,7 @@ from support.waiting import wait_for_value, wait_until
 pytestmark = pytest.mark.integration
 
 FLOW_SECONDS = 6
+LOSSES = 5
 FENCED = "sensorlog_ingest_fenced_batches_total"
 
 
@@ -49,11 +50,11 @@ def test_connection_lost_at_commit(
     with CommitProxy("127.0.0.1", database.port) as proxy:
         pipeline.write_files(database.uri_at("127.0.0.1", proxy.port))
         process = start_ingest(pipeline)
-        with stored_once(pipeline, seconds=FLOW_SECONDS):
-            for _ in range(10):
+        with stored_once(pipeline, seconds=2 * FLOW_SECONDS):
+            for _ in range(LOSSES):
                 proxy.lose_commit(loss)
                 wait_for_progress(pipeline)
-        assert process.metric("sensorlog_ingest_reconnects_total") >= 10
+        assert process.metric("sensorlog_ingest_reconnects_total") >= LOSSES
         assert process.metric("sensorlog_ingest_rows_total") == pipeline.count()
 
 
