@@ -15,7 +15,7 @@ from benchmarks.workload import Workload
 from sensorlog.pipeline import BatchConfig
 from support.pipelines import Pipeline
 
-TUNING_ROWS = 500_000
+TUNING_ROWS = 1_000_000
 """Settings are tried on so many rows."""
 
 PARSERS: tuple[Parser, ...] = get_args(Parser)
@@ -45,6 +45,7 @@ class Comparison:
         if with_trials:
             yield from self.try_kills()
             yield from self.try_poison()
+            yield from self.try_large_ids()
             yield from self.try_outage()
 
     def produce(self) -> Iterator[str]:
@@ -61,7 +62,7 @@ class Comparison:
             rates: dict[TelegrafSettings, float] = {}
             for settings in [replace(candidate, parser=parser) for candidate in candidates]:
                 yield f"tune Telegraf: {size} a message, {parser}, batches of {settings.metric_batch_size:,}"
-                with self._runner(telegraf(settings, size), workload) as (_, contender):
+                with self._runner(telegraf(settings, size), _topic(workload)) as (_, contender):
                     rates[settings] = _tuning_rate(contender, workload)
                 rate = round(rates[settings])
                 self.tuning.append({"readings_per_message": size, **asdict(settings), "rows_per_second": rate})
@@ -82,7 +83,7 @@ class Comparison:
                     self.raw.append(copy_rate(pipeline, copies, workload.rows))
                 for entrant in self.entrants(workload)[:: 1 if number % 2 == 0 else -1]:
                     yield f"round {number + 1}: {entrant.name}, {workload.per_message} a message"
-                    with self._runner(entrant, workload) as (pipeline, contender):
+                    with self._runner(entrant, _topic(workload)) as (pipeline, contender):
                         run = trials.speed(pipeline, contender, workload)
                     self.speeds.setdefault((workload.per_message, entrant.name), []).append(run)
 
@@ -92,22 +93,27 @@ class Comparison:
         trial = f"{self.kills} x kill -9"
         for entrant in self.entrants(workload):
             yield f"{trial}: {entrant.name}"
-            with self._runner(entrant, workload) as (pipeline, contender):
+            with self._runner(entrant, _topic(workload)) as (pipeline, contender):
                 self.outcomes.append((trial, entrant.name, trials.kills(pipeline, contender, workload, self.kills)))
 
     def try_poison(self) -> Iterator[str]:
         """Let everyone read malformed messages: one of each kind in a topic of its own, then all of them in one."""
-        workload = Workload(trials.POISON_ROWS, 1)
-        smallest = min(self.workloads, key=lambda workload: workload.per_message)
         kinds = {name: [value] for name, value in trials.MALFORMED.items()}
         for number, (name, malformed) in enumerate({**kinds, "all five": list(trials.MALFORMED.values())}.items()):
-            topic = f"poison-{number}"
-            trials.produce_poison(self.stage, topic, malformed)
-            for entrant in self.entrants(smallest):
-                yield f"malformed, {name}: {entrant.name}"
-                with self._runner(entrant, workload, topic) as (pipeline, contender):
-                    table = trials.poison(pipeline, contender, len(malformed))
-                self.outcomes.append((f"malformed: {name}", entrant.name, table))
+            topic = trials.produce_poison(self.stage, f"poison-{number}", malformed)
+            yield from self._read(f"malformed: {name}", f"poison-{number}", topic)
+
+    def try_large_ids(self) -> Iterator[str]:
+        """Let everyone read sensors' numbers that a double cannot hold."""
+        topic = trials.produce_large_ids(self.stage, "large-ids")
+        yield from self._read("sensor_id above 2^53", "large-ids", topic)
+
+    def _read(self, trial: str, name: str, topic: trials.Topic) -> Iterator[str]:
+        workload = min(self.workloads, key=lambda workload: workload.per_message)
+        for entrant in self.entrants(workload):
+            yield f"{trial}: {entrant.name}"
+            with self._runner(entrant, name) as (pipeline, contender):
+                self.outcomes.append((trial, entrant.name, trials.reading(pipeline, contender, topic)))
 
     def try_outage(self) -> Iterator[str]:
         """Take the database away from everyone, and from a Telegraf whose buffer is smaller than what is in flight."""
@@ -117,14 +123,12 @@ class Comparison:
         small = telegraf(self.tuned[size, "json_v2"].small_buffer(), size, "small buffer")
         for entrant in (*self.entrants(workload), small):
             yield f"{trial}: {entrant.name}"
-            with self._runner(entrant, workload) as (pipeline, contender):
+            with self._runner(entrant, _topic(workload)) as (pipeline, contender):
                 self.outcomes.append((trial, entrant.name, trials.outage(self.stage, pipeline, contender, workload)))
 
     @contextlib.contextmanager
-    def _runner(
-        self, entrant: Entrant, workload: Workload, topic: str | None = None
-    ) -> Iterator[tuple[Pipeline, Contender]]:
-        with self.stage.pipeline((topic or _topic(workload), SENSORS_TOPIC)) as pipeline:
+    def _runner(self, entrant: Entrant, topic: str) -> Iterator[tuple[Pipeline, Contender]]:
+        with self.stage.pipeline((topic, SENSORS_TOPIC)) as pipeline:
             yield pipeline, entrant.contender(pipeline)
 
 

@@ -1,9 +1,10 @@
 """What every contender goes through, with the same code: speed, kills, malformed messages, a database that is away."""
 
+import json
 import random
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import psutil
 
@@ -25,7 +26,7 @@ QUIET_SECONDS = 5
 SPEED_UNTIL = 0.95
 """Speed is measured until this part of the rows is there: what is too little for a batch waits for a timer."""
 
-KILL_DELAY_SECONDS = 0.5
+KILL_DELAY_SECONDS = 0.2
 """A kill comes up to so long after progress was seen, lest all kills come right after a COMMIT."""
 
 OUTAGE_SECONDS = 20
@@ -41,12 +42,16 @@ MALFORMED: Mapping[str, bytes] = {
 }
 """What a broken device sends, one message of each kind. None of them is a reading of the workload."""
 
+LARGE_SENSOR_ID = 2**53 + 1
+"""The first integer that a double cannot hold."""
+
 CHECK = """
 WITH numbered AS (
-    SELECT *, (extract(epoch FROM time)::bigint - %(seed)s) * %(sensors)s + sensor_id AS n FROM sensor_data
+    SELECT *, (extract(epoch FROM time)::bigint - %(seed)s) * %(sensors)s + sensor_id - %(first)s AS n FROM sensor_data
 ), judged AS (
     SELECT n, coalesce(
-        n >= 0 AND n < %(rows)s AND sensor_id BETWEEN 0 AND %(sensors)s - 1 AND time = date_trunc('second', time)
+        n >= 0 AND n < %(rows)s AND sensor_id - %(first)s BETWEEN 0 AND %(sensors)s - 1
+        AND time = date_trunc('second', time)
         AND temperature = 15 + (n %% 200) / 10::float8 AND cpu = (n %% 1000) / 10::float8, false) AS is_good
     FROM numbered
 )
@@ -55,6 +60,15 @@ SELECT count(DISTINCT n) FILTER (WHERE is_good), count(*) FILTER (WHERE is_good)
 FROM judged
 """
 """Every row is held against the workload's reading of its time and sensor; see Workload.readings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What is in a topic: the readings of a workload, perhaps of other sensors, in so many messages."""
+
+    rows: int
+    messages: int
+    first_sensor_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +88,8 @@ class Table:
     restarts: int
     """How often the process ended by itself and was started again."""
     seconds: float
+    written_at_kills: tuple[int, ...] = ()
+    """Rows written when it was killed, doubled ones too: whether the kills met it at work."""
 
     @property
     def lost(self) -> int:
@@ -101,7 +117,7 @@ def speed(pipeline: Pipeline, contender: Contender, workload: Workload) -> Speed
     contender.start()
     try:
         rate = write_rate(contender, workload.rows)
-        table = settle(pipeline, contender, workload.rows, workload.messages)
+        table = settle(pipeline, contender, Topic(workload.rows, workload.messages))
         times = psutil.Process(contender.pid).cpu_times()
         return Speed(
             rows_per_second=rate,
@@ -127,14 +143,17 @@ def kills(pipeline: Pipeline, contender: Contender, workload: Workload, number: 
     A kill comes when another equal part of the rows has been written since the last one.
     """
     dice = random.Random(1)  # noqa: S311 -- the same delays for everyone
+    written = []
     contender.start()
     try:
         for _ in range(number):
             wait_written(contender, contender.written_rows() + workload.rows // (number + 1))
             time.sleep(dice.uniform(0, KILL_DELAY_SECONDS))
+            written.append(contender.written_rows())
             contender.kill()
             contender.start()
-        return settle(pipeline, contender, workload.rows, workload.messages)
+        table = settle(pipeline, contender, Topic(workload.rows, workload.messages))
+        return replace(table, written_at_kills=tuple(written))
     finally:
         contender.stop()
 
@@ -150,29 +169,36 @@ def outage(stage: Stage, pipeline: Pipeline, contender: Contender, workload: Wor
             while time.monotonic() < end:
                 restarts += _revive(contender)
                 time.sleep(SETTLE_POLL_SECONDS)
-        return settle(pipeline, contender, workload.rows, workload.messages, restarts)
+        return settle(pipeline, contender, Topic(workload.rows, workload.messages), restarts)
     finally:
         contender.stop()
 
 
-def produce_poison(stage: Stage, topic: str, malformed: list[bytes]) -> None:
+def produce_poison(stage: Stage, name: str, malformed: Sequence[bytes]) -> Topic:
     """Create a topic of POISON_ROWS good readings with malformed messages in their midst."""
-
-    def values() -> Iterator[bytes]:
-        for number, value in enumerate(Workload(POISON_ROWS, 1).values()):
-            if number == POISON_ROWS // 2:
-                yield from malformed
-            yield value
-
-    stage.broker.create_topic(topic, PARTITIONS)
-    stage.broker.produce(topic, values(), partitions=PARTITIONS)
+    values = list(Workload(POISON_ROWS, 1).values())
+    values[POISON_ROWS // 2 : POISON_ROWS // 2] = malformed
+    return _produce(stage, name, values, Topic(POISON_ROWS, len(values)))
 
 
-def poison(pipeline: Pipeline, contender: Contender, malformed: int) -> Table:
-    """Let a contender read what `produce_poison` made, with so many malformed messages."""
+def produce_large_ids(stage: Stage, name: str) -> Topic:
+    """Create a topic of POISON_ROWS good readings whose sensors have numbers of more than 53 bits."""
+    readings = [json.loads(value) for value in Workload(POISON_ROWS, 1).values()]
+    values = [json.dumps(r | {"sensor_id": LARGE_SENSOR_ID + r["sensor_id"]}).encode() for r in readings]
+    return _produce(stage, name, values, Topic(POISON_ROWS, len(values), LARGE_SENSOR_ID))
+
+
+def _produce(stage: Stage, name: str, values: Sequence[bytes], topic: Topic) -> Topic:
+    stage.broker.create_topic(name, PARTITIONS)
+    stage.broker.produce(name, values, partitions=PARTITIONS)
+    return topic
+
+
+def reading(pipeline: Pipeline, contender: Contender, topic: Topic) -> Table:
+    """Let a contender read a topic to its end, undisturbed."""
     contender.start()
     try:
-        return settle(pipeline, contender, POISON_ROWS, POISON_ROWS + malformed)
+        return settle(pipeline, contender, topic)
     finally:
         contender.stop()
 
@@ -188,7 +214,7 @@ def wait_written(contender: Contender, rows: int) -> int:
     return seen
 
 
-def settle(pipeline: Pipeline, contender: Contender, rows: int, messages: int, restarts: int = 0) -> Table:
+def settle(pipeline: Pipeline, contender: Contender, topic: Topic, restarts: int = 0) -> Table:
     """Wait until everything is read and stored, or nothing moves any more, and return what is there."""
     started = changed = time.monotonic()
     seen, has_read_everything = (-1, -1), False
@@ -199,10 +225,10 @@ def settle(pipeline: Pipeline, contender: Contender, rows: int, messages: int, r
         now = (pipeline.count(), consumed)
         if now != seen:
             seen, changed = now, time.monotonic()
-        has_read_everything = consumed >= messages
-    stored, good, damaged, dead_letters = check(pipeline, rows)
+        has_read_everything = consumed >= topic.messages
+    stored, good, damaged, dead_letters = check(pipeline, topic)
     return Table(
-        sent=rows,
+        sent=topic.rows,
         stored=stored,
         doubled=good - stored,
         damaged=damaged,
@@ -213,9 +239,9 @@ def settle(pipeline: Pipeline, contender: Contender, rows: int, messages: int, r
     )
 
 
-def check(pipeline: Pipeline, rows: int) -> tuple[int, int, int, int]:
-    """Return how many good readings of a workload of `rows` are stored, their rows, other rows, and dead letters."""
-    parameters = {"seed": SEED_TS, "sensors": SENSORS, "rows": rows}
+def check(pipeline: Pipeline, topic: Topic) -> tuple[int, int, int, int]:
+    """Return how many good readings of a topic are stored, how many rows they are, other rows, and dead letters."""
+    parameters = {"seed": SEED_TS, "sensors": SENSORS, "rows": topic.rows, "first": topic.first_sensor_id}
     stored, good, damaged, dead_letters = pipeline.query(CHECK, parameters)[0]
     return int(stored), int(good), int(damaged), int(dead_letters)
 
