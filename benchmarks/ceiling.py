@@ -10,7 +10,7 @@ from sensorlog_ingest.encode import encode
 from support.pipelines import Pipeline
 
 
-def documents(workload: Workload, rows_per_transaction: int, *, is_sorted: bool) -> list[bytes]:
+def documents(workload: Workload, rows_per_transaction: int, *, is_sorted: bool) -> list[memoryview]:
     """Return the workload as binary COPY documents of one transaction each.
 
     In the order in which the readings were sent, or each document sorted by (sensor_id, time).
@@ -22,7 +22,7 @@ def documents(workload: Workload, rows_per_transaction: int, *, is_sorted: bool)
     return [encode(part.sorted() if is_sorted else part) for part in parts]
 
 
-def copy_rate(pipeline: Pipeline, documents: Sequence[bytes], rows: int) -> float:
+def copy_rate(pipeline: Pipeline, documents: Sequence[memoryview], rows: int) -> float:
     """Return the rows per second at which the database takes the documents."""
     columns = SQL(", ").join(Identifier(m.name) for m in pipeline.config.measurements)
     statement = SQL("COPY {} (time, sensor_id, {}) FROM STDIN (FORMAT binary)").format(

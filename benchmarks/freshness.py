@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.stage import Stage
 from benchmarks.workload import PARTITIONS
@@ -45,8 +46,9 @@ def freshness(stage: Stage, per_second: int, seconds: int) -> Freshness:
     return Freshness(per_second, float(p50), float(p99), float(delays.max()))
 
 
-def _delays(pipeline: Pipeline, per_second: int, count: int) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    sent, seen = np.full(count, np.nan), np.full(count, np.nan)
+def _delays(pipeline: Pipeline, per_second: int, count: int) -> NDArray[np.float64]:
+    sent: NDArray[np.float64] = np.full(count, np.nan)
+    seen: NDArray[np.float64] = np.full(count, np.nan)
 
     def values() -> Iterator[bytes]:
         started = time.monotonic()
@@ -64,7 +66,7 @@ def _delays(pipeline: Pipeline, per_second: int, count: int) -> "np.ndarray[tupl
     return seen - sent
 
 
-def _watch(pipeline: Pipeline, seen: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> None:
+def _watch(pipeline: Pipeline, seen: NDArray[np.float64]) -> None:
     """Note when each reading, which is the only one of its sensor, is first found."""
     statement = f"SELECT sensor_id FROM {pipeline.schema}.sensor_data WHERE sensor_id >= %s".encode()
     last_found = time.monotonic()

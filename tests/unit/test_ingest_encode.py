@@ -26,8 +26,9 @@ def columns(rows: list[Row], measurements: int) -> Readings:
     )
 
 
-def parse_copy(document: bytes) -> Iterator[Row]:
+def parse_copy(view: memoryview) -> Iterator[Row]:
     """Read PostgreSQL's binary COPY format as its manual describes it, independently of the encoder."""
+    document = bytes(view)
     assert document[:19] == b"PGCOPY\n\xff\r\n\0" + bytes(8)
     at = 19
     while (count := struct.unpack_from(">h", document, at)[0]) != -1:

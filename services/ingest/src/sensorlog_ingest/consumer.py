@@ -49,6 +49,8 @@ OPTIONS: dict[str, Any] = {
     "queued.max.messages.kbytes": 32 * 1024,  # what librdkafka holds in advance, all partitions together
     "fetch.queue.backoff.ms": 20,  # its default of a second leaves a fast database waiting
     "socket.keepalive.enable": True,
+    "socket.timeout.ms": 20_000,  # with the next: how soon a network that swallows packets is noticed
+    "socket.connection.setup.timeout.ms": 5_000,
 }
 """librdkafka's options: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md"""
 

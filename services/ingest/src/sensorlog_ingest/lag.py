@@ -12,8 +12,9 @@ REFRESH_SECONDS = 5.0
 """How often the brokers are asked for the ends of the partitions: a lag that grows because nothing can be stored, or
 because fetching is paused, would not show otherwise."""
 
-ANSWER_SECONDS = 1.0
-"""How long that question may take. The consumer's thread waits for it."""
+ANSWER_SECONDS = 3.0
+"""How long that question may take. The consumer's thread waits for it, and librdkafka drops a connection on which an
+answer does not come in time, so this is more than a broker's hiccup."""
 
 
 class Lag:

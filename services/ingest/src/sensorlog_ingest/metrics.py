@@ -42,7 +42,9 @@ class Metrics:
         self.database_up = gauge("database_up", "1 while the database takes batches, 0 while it is away.")
         self.pauses = counter("pauses", "Times that fetching was paused because the database is slower.")
         self.reconnects = counter("reconnects", "Connections to the database that had to be made anew.")
-        self.fenced = counter("fenced_batches", "Batches not stored because another process had gone on.")
+        self.fenced = counter(
+            "fenced_batches", "Times that stored offsets were others than expected: another process, or a failover."
+        )
         self.lost = counter(
             "lost_messages", "Messages that the broker deleted before they were read (retention).", "topic"
         )

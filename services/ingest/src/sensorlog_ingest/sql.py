@@ -10,7 +10,10 @@ from psycopg.sql import SQL, Composed, Identifier
 SESSION = SQL("""
 SELECT set_config('application_name', 'sensorlog-ingest', false),
        set_config('idle_in_transaction_session_timeout', '30s', false),
-       set_config('statement_timeout', '120s', false)
+       set_config('statement_timeout', '120s', false),
+       set_config('tcp_keepalives_idle', '10', false),  -- statement_timeout does not end a COPY that waits for us
+       set_config('tcp_keepalives_interval', '5', false),
+       set_config('tcp_keepalives_count', '3', false)
 """)
 
 COPY_READINGS = SQL("COPY {table} ({columns}) FROM STDIN (FORMAT binary)")

@@ -1,6 +1,6 @@
 """One batch, one transaction: rows, sensors, dead letters and offsets are all stored, or none is."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
 
 import psycopg
@@ -130,11 +130,14 @@ class BatchTransaction:
         if cursor.rowcount != len(batch.advances):
             raise FencedError(f"{cursor.rowcount} of {len(batch.advances)} stored offsets are as this batch expects")
 
-    def offsets(self, connection: Connection, partitions: Iterable[Partition]) -> dict[Partition, int]:
+    def offsets(self, connection: Connection, partitions: Collection[Partition]) -> dict[Partition, int]:
         """Return the stored next_offset of each partition; one that was never stored starts at 0."""
-        keys = _keys(partitions)
-        connection.execute(self._statements.create_offsets, keys)
-        rows = connection.execute(self._statements.read_offsets, keys)
+        connection.execute(self._statements.create_offsets, _keys(partitions))
+        return self.stored(connection, partitions)
+
+    def stored(self, connection: Connection, partitions: Collection[Partition]) -> dict[Partition, int]:
+        """Return the stored next_offset of those partitions that have one; waits for nobody's transaction."""
+        rows = connection.execute(self._statements.read_offsets, _keys(partitions))
         return {Partition(topic, partition): offset for topic, partition, offset in rows}
 
     def is_stored(self, connection: Connection, batch: Batch) -> bool:
@@ -181,6 +184,5 @@ def refusals(origins: Sequence[tuple[int, int]], refused: Sequence[tuple[int, ps
     return rejections
 
 
-def _keys(partitions: Iterable[Partition] | Mapping[Partition, object]) -> dict[str, list[str] | list[int]]:
-    listed = list(partitions)
-    return {"topics": [p.topic for p in listed], "partitions": [p.partition for p in listed]}
+def _keys(partitions: Collection[Partition]) -> dict[str, list[str] | list[int]]:
+    return {"topics": [p.topic for p in partitions], "partitions": [p.partition for p in partitions]}

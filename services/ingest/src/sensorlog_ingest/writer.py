@@ -242,10 +242,10 @@ class Writer:
         Partitions that were given away are watched too: their offsets only move on, unless commits were lost.
         """
         stored = self._persistently(
-            lambda connection, _: self._transaction.offsets(connection, self._confirmed), command.epoch
+            lambda connection, _: self._transaction.stored(connection, self._confirmed), command.epoch
         )
         self._watch_at = time.monotonic() + WATCH_SECONDS
-        behind = [partition for partition, offset in self._confirmed.items() if stored[partition] < offset]
+        behind = [partition for partition, offset in self._confirmed.items() if stored.get(partition, 0) < offset]
         if behind:
             raise FencedError(
                 f"the database has lost what it had confirmed of {len(behind)} partitions (a failover, a restore)"
