@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import structlog
 from psycopg import Connection
+from psycopg.errors import QueryCanceled
 
 from sensorlog_query.errors import CallerGoneError, DeadlineError
 
@@ -32,6 +33,7 @@ class Call:
     """
 
     def __init__(self, context: grpc.ServicerContext, limit_seconds: float, canceller: Executor) -> None:
+        self.limit_seconds = limit_seconds
         self._context = context
         self._canceller = canceller
         self._lock = threading.Lock()
@@ -58,6 +60,10 @@ class Call:
         try:
             self.remaining_seconds()  # after the line above: the end of the call is noticed here or there
             yield
+        except QueryCanceled as e:
+            if self._context.is_active():
+                raise
+            raise CallerGoneError("the caller is gone") from e
         finally:
             with self._lock:
                 self._connection = None

@@ -54,7 +54,8 @@ class Exports:
         parameters = {"start": chunk.start, "end": chunk.end, "sensor_ids": list(chunk.sensor_ids)}
         columns = (INTEGER, INTEGER, *(FLOAT for _ in measurements))
         with cursor(connection).copy(statement, parameters) as copy:
-            yield from copy_binary.blocks(copy, columns, rows_per_message(len(columns)))
+            received = copy_binary.parts(copy, connection.pgconn)
+            yield from copy_binary.blocks(received, columns, rows_per_message(len(columns)))
 
 
 def rows_per_message(columns: int) -> int:

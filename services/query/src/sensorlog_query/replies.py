@@ -8,6 +8,7 @@ import numpy as np
 
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog.timestamps import PER_SECOND, POSTGRES_EPOCH_US, TimestampUnit, from_microseconds
+from sensorlog_query import packed
 from sensorlog_query.copy_binary import Block
 from sensorlog_query.readings import Row
 from sensorlog_query.validation import MAX_PAGE_SIZE
@@ -41,14 +42,13 @@ class Replies:
     def reading(self, row: Row) -> pb.SensorData:
         """Return the message of (time, sensor_id, value...)."""
         time, sensor_id, *values = row
-        present = self._present(values)
-        return pb.SensorData(
-            ts=from_microseconds(time, self.unit),
-            sensor_id=sensor_id,
-            temperature=present.pop(TEMPERATURE, None),
-            cpu=present.pop(CPU, None),
-            measurements=present,
-        )
+        present = dict(zip(self.measurements, values, strict=True))
+        temperature, cpu = present.pop(TEMPERATURE, None), present.pop(CPU, None)
+        ts = from_microseconds(time, self.unit)
+        if not present:
+            return pb.SensorData(ts=ts, sensor_id=sensor_id, temperature=temperature, cpu=cpu)
+        others = {name: value for name, value in present.items() if value is not None}
+        return pb.SensorData(ts=ts, sensor_id=sensor_id, temperature=temperature, cpu=cpu, measurements=others)
 
     def average(self, row: Row) -> pb.SensorAvgData:
         """Return the message of (bucket, sensor_id or None, count, average...)."""
@@ -81,11 +81,8 @@ class Replies:
 
     def columns(self, block: Block, names: Sequence[str]) -> pb.ExportSensorDataReply:
         """Return the message of a block of (time, sensor_id, value of each name)."""
-        return pb.ExportSensorDataReply(
-            ts=self._timestamps(block["v0"]).tolist(),
-            sensor_id=block["v1"].tolist(),
-            columns=[pb.Column(name=name, values=block[f"v{i}"].tolist()) for i, name in enumerate(names, start=2)],
-        )
+        values = [block[f"v{i}"] for i in range(2, 2 + len(names))]
+        return packed.export_reply(self._timestamps(block["v0"]), block["v1"], dict(zip(names, values, strict=True)))
 
     def _timestamps(self, since_2000: Any) -> Any:
         # Both factors are powers of ten, so one of them divides the other: nothing overflows on the way.
