@@ -134,7 +134,8 @@ def test_cancelling_stops_the_copy(query: QueryService, database: Database) -> N
 def test_a_client_that_hangs_up_stops_the_copy(query: QueryService, database: Database) -> None:
     """Without a word of cancelling."""
     with grpc.insecure_channel(query.target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        next(type(query.stub)(channel).ExportSensorData(pb.ExportSensorDataReq()))
+        call = type(query.stub)(channel).ExportSensorData(pb.ExportSensorDataReq())
+        next(call)  # and `call` lives on: it would be cancelled with its last reference
         assert any("COPY" in statement for statement in running_statements(database))
     wait_until(lambda: not running_statements(database), deadline=10, what="the COPY to end")
 
