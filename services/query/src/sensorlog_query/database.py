@@ -1,5 +1,6 @@
 """The way to the database: a pool of connections that can only read, mended when the database comes back."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,18 @@ def configure(connection: Connection[Any]) -> None:
     microseconds.register(connection)
 
 
+class ReadConnection(Connection[Any]):
+    """A connection that knows its session's statement_timeout, to set it again only when it must differ."""
+
+    statement_seconds: float | None = None
+
+    def bound_statements(self, seconds: float) -> None:
+        """Let no statement outside of a transaction take longer than `seconds`."""
+        if seconds != self.statement_seconds:
+            self.execute(sql.SET_SESSION_STATEMENT_TIMEOUT, {"milliseconds": str(max(1, int(seconds * 1000)))})
+            self.statement_seconds = seconds
+
+
 class Database:
     """Read-only transactions that end with the call they serve."""
 
@@ -52,8 +65,9 @@ class Database:
     ) -> None:
         self._wait_seconds = wait_seconds
         # The uri is read for each new connection, so that a rotated Secret is picked up.
-        self.pool: ConnectionPool[Connection[Any]] = ConnectionPool(
+        self.pool: ConnectionPool[ReadConnection] = ConnectionPool(
             lambda: read_credential(credentials, DATABASE_URI),
+            connection_class=ReadConnection,
             kwargs=connection_parameters("sensorlog-query"),
             min_size=pool_min,
             max_size=pool_max,
@@ -97,8 +111,17 @@ class Database:
             connection.execute(sql.SET_STATEMENT_TIMEOUT, {"milliseconds": str(milliseconds)})
             yield connection
 
+    def fetch(self, call: Call, statement: bytes, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """Return the rows of one statement, which is a snapshot by itself: a transaction would be three round trips.
+
+        The call ends it at the deadline; statement_timeout, which is a little longer, would do so if nobody could.
+        """
+        with self._connection(call) as connection, call.querying(connection):
+            connection.bound_statements(_rounded_up(call.remaining_seconds(), call.limit_seconds))
+            return connection.cursor(binary=True).execute(statement, parameters).fetchall()
+
     @contextmanager
-    def _connection(self, call: Call) -> Iterator[Connection[Any]]:
+    def _connection(self, call: Call) -> Iterator[ReadConnection]:
         try:
             connection = self.pool.getconn(timeout=min(call.remaining_seconds(), self._wait_seconds))
         except PoolTimeout as e:
@@ -110,3 +133,8 @@ class Database:
 
     def _without_connection(self, e: PoolTimeout) -> QueryError:
         return UnavailableError(DATABASE_AWAY) if self.watch.problem() else mapped(e)
+
+
+def _rounded_up(seconds: float, limit: float) -> float:
+    """Return `seconds` as a power of two, so that calls of one deadline need it set once; not more than `limit`."""
+    return min(limit, 2.0 ** math.ceil(math.log2(seconds)))

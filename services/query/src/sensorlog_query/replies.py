@@ -42,13 +42,39 @@ class Replies:
     def reading(self, row: Row) -> pb.SensorData:
         """Return the message of (time, sensor_id, value...)."""
         time, sensor_id, *values = row
-        present = dict(zip(self.measurements, values, strict=True))
-        temperature, cpu = present.pop(TEMPERATURE, None), present.pop(CPU, None)
-        ts = from_microseconds(time, self.unit)
-        if not present:
-            return pb.SensorData(ts=ts, sensor_id=sensor_id, temperature=temperature, cpu=cpu)
-        others = {name: value for name, value in present.items() if value is not None}
-        return pb.SensorData(ts=ts, sensor_id=sensor_id, temperature=temperature, cpu=cpu, measurements=others)
+        present = self._present(values)
+        return pb.SensorData(
+            ts=from_microseconds(time, self.unit),
+            sensor_id=sensor_id,
+            temperature=present.pop(TEMPERATURE, None),
+            cpu=present.pop(CPU, None),
+            measurements=present,
+        )
+
+    def readings(self, rows: Sequence[Row]) -> list[Any]:
+        """Return the messages of rows as the mappings that a message of messages takes: a page costs half of `reading`.
+
+        https://googleapis.dev/python/protobuf/latest/google/protobuf/message.html
+        """
+        if not rows:
+            return []
+        times, sensors, *columns = zip(*rows, strict=True)
+        values = dict(zip(self.measurements, columns, strict=True))
+        nothing = (None,) * len(rows)
+        own = zip(
+            [from_microseconds(time, self.unit) for time in times],
+            sensors,
+            values.pop(TEMPERATURE, nothing),
+            values.pop(CPU, nothing),
+            strict=True,
+        )
+        messages = [{"ts": ts, "sensor_id": id_, "temperature": temp, "cpu": cpu} for ts, id_, temp, cpu in own]
+        if values:
+            others = zip(*values.values(), strict=True)
+            for message, row in zip(messages, others, strict=True):
+                present = zip(values, row, strict=True)
+                message["measurements"] = {name: value for name, value in present if value is not None}
+        return messages
 
     def average(self, row: Row) -> pb.SensorAvgData:
         """Return the message of (bucket, sensor_id or None, count, average...)."""

@@ -59,7 +59,7 @@ class Logger(logger_pb2_grpc.LoggerServicer):
         query = self.validator.readings(request)
         page = self.answers.readings.page(self._call(context), query)
         self._count("ListSensorData", len(page.rows))
-        results = map(self.replies.reading, page.rows)
+        results = self.replies.readings(page.rows)
         return pb.ListSensorDataReply(results=results, next_page_token=page.next_page_token)
 
     def GetSensorAvgData(
