@@ -5,14 +5,15 @@ from collections.abc import Sequence
 
 import psycopg
 import structlog
-from prometheus_client import REGISTRY
 from psycopg.conninfo import conninfo_to_dict
 
 from sensorlog.credentials import DATABASE_URI, CredentialsError, read_credential
 from sensorlog.pipeline import PipelineConfig, PipelineConfigError, read_pipeline_config
-from sensorlog.telemetry import Health, StopSignal, TelemetryServer, configure_logging
-from sensorlog_query.server import BindError, QueryServer
+from sensorlog.telemetry import StopSignal, configure_logging
+from sensorlog_query.process import serve
+from sensorlog_query.server import BindError
 from sensorlog_query.settings import Settings, SettingsError, read_settings
+from sensorlog_query.supervisor import Supervisor
 
 log = structlog.get_logger()
 
@@ -31,11 +32,10 @@ def main(arguments: Sequence[str]) -> int:
         return BAD_CONFIGURATION
     configure_logging("query", level=settings.log_level, log_format=settings.log_format)
     try:
-        _serve(settings, pipeline)
+        return 0 if _serve(settings, pipeline) else FAILED
     except (BindError, OSError) as e:
         log.error("cannot serve", error=str(e))  # noqa: TRY400 -- the message says all
         return FAILED
-    return 0
 
 
 def _check_uri(settings: Settings) -> None:
@@ -48,20 +48,14 @@ def _check_uri(settings: Settings) -> None:
         raise CredentialsError(f"{path} is no connection uri; write postgresql://user:password@host:5432/db") from None
 
 
-def _serve(settings: Settings, pipeline: PipelineConfig) -> None:
+def _serve(settings: Settings, pipeline: PipelineConfig) -> bool:
+    """Serve until a signal; return whether everything then ended in order."""
     stop = StopSignal()
     stop.install()
-    server = QueryServer(settings, pipeline, REGISTRY)
-    health = Health()
-    health.liveness.append(server.liveness)
-    health.readiness.append(server.readiness)
-    telemetry = TelemetryServer(settings.telemetry_port, health)
-    telemetry.start()
-    server.start()
-    stop.wait()
-    log.info("stopping", grace_seconds=settings.shutdown_seconds)
-    server.stop()
-    telemetry.stop()
+    if settings.processes == 1:
+        serve(settings, pipeline, stop)
+        return True
+    return Supervisor(settings, pipeline).run(stop)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class BindError(Exception):
     """The port cannot be listened on."""
 
 
-def _options(pipeline: PipelineConfig) -> list[tuple[str, Any]]:
+def _options(pipeline: PipelineConfig, processes: int) -> list[tuple[str, Any]]:
     largest = largest_page_bytes(measurements.names(pipeline.measurements))
     return [
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -51,8 +51,8 @@ def _options(pipeline: PipelineConfig) -> list[tuple[str, Any]]:
         # Callers may ping as often as every 10 s, also between calls.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        # Two servers on one port would share its calls without anybody noticing.
-        ("grpc.so_reuseport", 0),
+        # Processes of one supervisor share the port. Others would share its calls without anybody noticing.
+        ("grpc.so_reuseport", int(processes > 1)),
     ]
 
 
@@ -82,7 +82,7 @@ class QueryServer:
         server = grpc.server(
             ThreadPoolExecutor(self._settings.workers, thread_name_prefix="call"),
             interceptors=[Boundary(self._metrics)],
-            options=_options(pipeline),
+            options=_options(pipeline, self._settings.processes),
             maximum_concurrent_rpcs=self._settings.max_calls,
         )
         logger_pb2_grpc.add_LoggerServicer_to_server(self._logger(pipeline, names, statements), server)

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     telemetry_port: Port = Field(9090, description="Port of /metrics, /livez and /readyz; 0 takes a free one.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
     log_format: LogFormat = Field("auto", description="auto is console on a terminal and json elsewhere.")
+    processes: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="Processes that share the port, a core each at most; what follows is for each of them."
+    )
     workers: Annotated[int, Field(ge=1, le=512)] = Field(
         16, description="Threads that serve calls: as many are at work at once, others wait."
     )
