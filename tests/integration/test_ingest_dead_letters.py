@@ -342,6 +342,18 @@ def test_protobuf_is_replayed_as_protobuf(make_rejected: Any) -> None:
     assert SensorDataList.FromString(left or b"").items == items[2:]
 
 
+def test_sensors_of_replayed_readings_are_registered(make_rejected: Any) -> None:
+    """As ingest would; they announced nothing, so they are not among the sensors that the replay tells of."""
+    pipeline = make_rejected([[{"ts": SEED_TS, "sensor_id": n, "temperature": 100} for n in (7, 5, 7)]])
+    pipeline.query("INSERT INTO sensors (id, type) VALUES (5, 'known')")
+    done, _ = replay(pipeline)
+    assert (done.readings, done.sensors, done.superseded) == (3, 0, 0)
+    assert pipeline.query("SELECT id, type, updated_at = '-infinity' FROM sensors ORDER BY id") == [
+        (5, "known", False),
+        (7, None, True),
+    ]
+
+
 def test_corrected_value_takes_the_place_of_the_letter(make_rejected: Any) -> None:
     """All of it lands, or nothing of it and the letter stays as it was: people make mistakes too."""
     pipeline = make_rejected([b"broken", b"broken too"])

@@ -53,11 +53,13 @@ def _filters(*, filtered: bool) -> dict[str, Any]:
 
 
 def test_list_sensor_pages_through_announced_sensors(query: QueryService, pipeline: Pipeline) -> None:
-    """By id; what a sensor did not tell is empty."""
+    """By id; what a sensor did not tell is empty. Those that only report are not among them."""
     pipeline.query(
         "INSERT INTO sensors (id, type, location) SELECT n, 'type', 'floor ' || n FROM generate_series(1, 5) n"
+        " ON CONFLICT (id) DO UPDATE SET type = excluded.type, location = excluded.location, updated_at = now()"
     )
     pipeline.query("INSERT INTO sensors (id) VALUES (-1)")
+    pipeline.query("INSERT INTO sensors (id, updated_at) VALUES (0, '-infinity')")
     everything = query.stub.ListSensor(pb.ListSensorReq()).results
     assert [sensor.id for sensor in everything] == [-1, 1, 2, 3, 4, 5]
     assert everything[0] == pb.Sensor(id=-1)
@@ -115,7 +117,7 @@ def test_latest_readings_are_the_last_of_each_sensor(
     query: QueryService, pipeline: Pipeline, sensor_ids: list[int]
 ) -> None:
     """Of sensors that announced themselves and of those that did not; one without readings is not there."""
-    pipeline.query("INSERT INTO sensors (id) VALUES (2), (404)")
+    pipeline.query("INSERT INTO sensors (id) VALUES (2), (404) ON CONFLICT (id) DO UPDATE SET updated_at = now()")
     last = {r[1]: r for r in in_order(READINGS)}
     expected = [last[sensor] for sensor in sorted(last) if sensor in sensor_ids or not sensor_ids]
     reply = query.stub.GetLatestSensorData(pb.GetLatestSensorDataReq(sensor_ids=sensor_ids))

@@ -10,10 +10,11 @@ import pytest
 from sensorlog.measurements import names
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog_query import microseconds
+from sensorlog_query.aggregates import Aggregate
 from sensorlog_query.chunks import chunks_of, steps
 from sensorlog_query.microseconds import BEGINNING, END
 from sensorlog_query.sql import Statements
-from sensorlog_query.validation import Selection
+from sensorlog_query.validation import Alignment, Selection
 from support.pipelines import SEED_TS, Pipeline
 from support.query import QueryService, Reading, as_reading, in_order, query_service, random_readings, store
 
@@ -133,6 +134,7 @@ def plans(pipeline: Pipeline) -> Iterator["Plans"]:
         f" FROM generate_series(0, {DAYS - 1}) day, generate_series(1, 4000) n",
         [SEED_TS // 86_400 * 86_400],
     )
+    pipeline.query("INSERT INTO sensors (id, updated_at) SELECT n, '-infinity' FROM generate_series(0, 39) n")
     pipeline.query("ANALYZE sensor_data")
     with pipeline.database.connect() as connection:
         microseconds.register(connection)
@@ -198,23 +200,32 @@ def test_the_last_readings_of_a_sensor_come_from_the_index(plans: Plans, *, desc
 
 
 def test_latest_readings_come_from_the_index(plans: Plans) -> None:
-    """One row a sensor from the newest chunk, however long the history is."""
-    nodes = plans.executed(plans.statements.latest(of_sensors=True), sensor_ids=[1, 2, 3], limit=10)
+    """Two rows a sensor from the newest chunk, however long the history is."""
+    statement = plans.statements.latest(of_sensors=True)
+    nodes = plans.executed(statement, sensor_ids=[1, 2, 3], **_newest(plans), limit=10)
     assert not [node for node in nodes if node["Node Type"] == "Seq Scan"]
     assert _rows_read(nodes) <= 6
 
 
-def test_finding_the_sensors_jumps_through_the_index(plans: Plans) -> None:
-    """Forty sensors in 40,000 readings: one jump a sensor and chunk."""
-    nodes = plans.executed(plans.statements.latest(of_sensors=False), limit=100)
-    assert not [node for node in nodes if node["Node Type"] == "Seq Scan"]
-    assert _rows_read(nodes) <= 2 * DAYS * 41
+def test_the_latest_readings_of_all_sensors_come_from_the_index(plans: Plans) -> None:
+    """Sensors are read from their own small table, and only the newest chunk is opened."""
+    nodes = plans.executed(plans.statements.latest(of_sensors=False), **_newest(plans), limit=100)
+    chunks = [scan for scan in _scans(nodes) if scan["Relation Name"] != "sensors"]
+    assert len(_relations(chunks)) == 1
+    assert not [node for node in chunks if node["Node Type"] == "Seq Scan"]
+    assert _rows_read(chunks) <= 2 * 40
+
+
+def _newest(plans: Plans) -> dict[str, Any]:
+    chunks = chunks_of(plans.cursor, plans.statements, Selection(BEGINNING, END, ()))
+    step = next(steps(chunks, descending=True))
+    return {"start": step.start, "end": step.end}
 
 
 def test_a_range_of_time_opens_only_its_chunks(plans: Plans) -> None:
     """The others are left out before anything is read."""
     start = microseconds.Moment((SEED_TS // 86_400 + 4) * 86_400 * 1_000_000)
-    statement = plans.statements.buckets(of_sensors=False, per_sensor=False, latest=True)
+    statement = plans.statements.buckets(Alignment.UTC, list(Aggregate), of_sensors=False, per_sensor=False)
     end = microseconds.Moment(start + 86_400 * 1_000_000)
     nodes = plans.executed(statement, width=timedelta(minutes=30), start=start, end=end, limit=100)
     assert len(_relations(nodes)) == 1

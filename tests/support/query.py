@@ -12,6 +12,7 @@ import pytest
 
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog.rpc.logger_pb2_grpc import LoggerStub
+from sensorlog_ingest.sql import registry_statements
 from support.containers import free_port
 from support.database import Database
 from support.pipelines import SEED_TS, Pipeline
@@ -92,8 +93,13 @@ def _value(random: Random) -> float | None:
 
 
 def store(pipeline: Pipeline, readings: Iterable[Reading]) -> None:
-    """Store `readings` without ingest."""
-    pipeline.insert_readings((EPOCH + timedelta(seconds=ts), sensor, *values) for ts, sensor, values in readings)
+    """Store `readings` without ingest, and register their sensors as it would."""
+    rows = list(readings)
+    pipeline.insert_readings((EPOCH + timedelta(seconds=ts), sensor, *values) for ts, sensor, values in rows)
+    with pipeline.database.connect() as connection:
+        connection.execute(
+            registry_statements(pipeline.schema).register, {"ids": sorted({sensor for _, sensor, _ in rows})}
+        )
 
 
 def in_order(readings: Iterable[Reading]) -> list[Reading]:

@@ -5,6 +5,7 @@ import pytest
 
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog.timestamps import POSTGRES_EPOCH_US, TimestampUnit
+from sensorlog_query.aggregates import Aggregate
 from sensorlog_query.copy_binary import FLOAT, INTEGER, row_type
 from sensorlog_query.microseconds import Moment
 from sensorlog_query.replies import Replies, largest_page_bytes
@@ -34,14 +35,15 @@ def test_null_is_absent() -> None:
 
 def test_averages_are_in_fields_and_in_the_map() -> None:
     """The map holds every measurement that has a value."""
-    assert REPLIES.average((SEED_US, None, 3, 1.5, None)) == pb.SensorAvgData(
+    assert REPLIES.average((SEED_US, None, 3, 1.5, None), [Aggregate.AVERAGE]) == pb.SensorAvgData(
         period=1_646_409_307, avg_temp=1.5, count=3, averages={"temperature": 1.5}
     )
 
 
 def test_latest_values_follow_the_averages() -> None:
     """last_temp is the latest value of the measurement named temperature."""
-    assert REPLIES.average_and_latest((SEED_US, 7, 3, 1.5, 2.5, 10.0, None)) == pb.SensorAvgAndLatestData(
+    row = (SEED_US, 7, 3, 1.5, 2.5, 10.0, None)
+    assert REPLIES.average_and_latest(row, [Aggregate.AVERAGE, Aggregate.LAST]) == pb.SensorAvgAndLatestData(
         period=1_646_409_307,
         avg_temp=1.5,
         avg_cpu=2.5,

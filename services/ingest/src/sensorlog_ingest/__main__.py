@@ -19,8 +19,9 @@ from sensorlog_ingest.batches import BatchBuilder
 from sensorlog_ingest.consumer import MessageSource
 from sensorlog_ingest.database import connector
 from sensorlog_ingest.metrics import Metrics
+from sensorlog_ingest.registry import Registry
 from sensorlog_ingest.settings import Settings, SettingsError, describe_settings, read_settings
-from sensorlog_ingest.sql import statements
+from sensorlog_ingest.sql import registry_statements, statements
 from sensorlog_ingest.tracing import Tracer
 from sensorlog_ingest.transaction import BatchTransaction
 from sensorlog_ingest.writer import Writer
@@ -69,7 +70,9 @@ def build(settings: Settings, config: PipelineConfig) -> tuple[Ingest, Health]:
     kafka_options = kafka_client_options(config.kafka, settings.kafka_dir)
     metrics = Metrics()
     heartbeat = Heartbeat("the consumer loop", MAX_SILENCE)
-    transaction = BatchTransaction(statements(config.db_schema, names(config.measurements)))
+    transaction = BatchTransaction(
+        statements(config.db_schema, names(config.measurements)), Registry(registry_statements(config.db_schema))
+    )
     writer = Writer(connect, transaction, metrics, Tracer())
     ingest = Ingest(
         lambda listener: MessageSource(config.kafka, kafka_options, listener, metrics),

@@ -9,6 +9,8 @@ not touched, and a running ingest does not notice.
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import NamedTuple
 
 import psycopg
 
@@ -19,6 +21,7 @@ from sensorlog_ingest import sql
 from sensorlog_ingest.batches import Batch, BatchBuilder
 from sensorlog_ingest.dead_letters import DeadLetter, dead_letter_again
 from sensorlog_ingest.messages import CONTENT_TYPE, PROTOBUF, Header, Message
+from sensorlog_ingest.registry import Registry, distinct
 from sensorlog_ingest.rejections import Rejections
 from sensorlog_ingest.sensors import SensorRow
 from sensorlog_ingest.stored_letters import LetterTable, Peeked, StoredLetter
@@ -56,7 +59,10 @@ class Replayer:
 
     def __init__(self, config: PipelineConfig, connection: Connection, table: LetterTable) -> None:
         self._builder = BatchBuilder(config)
-        self._transaction = BatchTransaction(sql.statements(config.db_schema, names(config.measurements)))
+        self._transaction = BatchTransaction(
+            sql.statements(config.db_schema, names(config.measurements)),
+            Registry(sql.registry_statements(config.db_schema)),
+        )
         self._upsert_sensors = sql.letter_statements(config.db_schema).upsert_older_sensors
         self._connection = connection
         self._table = table
@@ -87,7 +93,7 @@ class Replayer:
         self._builder.add(letters, time.time())
         batch = self._builder.build({}, epoch=0)
         refused_readings = self._copy(batch)
-        refused_sensors, sensors = self._upsert(batch)
+        refused_sensors, sensors = self._upsert(_sensors_of(batch))
         returned = [
             *_returned(batch.reading_messages, batch.reading_rejections, refused_readings),
             *_returned(batch.sensor_messages, batch.sensor_rejections, refused_sensors),
@@ -104,27 +110,51 @@ class Replayer:
     def _copy(self, batch: Batch) -> Rejections:
         return self._transaction.copy_survivors(self._connection, batch) if len(batch.readings) else {}
 
-    def _upsert(self, batch: Batch) -> tuple[Rejections, int]:
-        """Store sensors of which nothing newer is known; return what was refused, and how many were stored."""
-        rows = [(row, batch.sensor_messages[row.message]) for row in batch.sensors]
+    def _upsert(self, sensors: Sequence["_Sensor"]) -> tuple[Rejections, int]:
+        """Store sensors of which nothing newer is known; return what was refused, and how many were stored.
+
+        Of those that only report, neither is told.
+        """
         stored = 0
 
         def write(start: int, end: int) -> None:
             nonlocal stored
-            stored += self._upsert_rows(rows[start:end])  # type: ignore[arg-type]  # the messages are those of _store
+            stored += self._upsert_rows(sensors[start:end])
 
-        refused = write_around(self._connection, len(rows), write) if rows else []
-        origins = [(batch.sensors[row].message, batch.sensors[row].position) for row, _ in refused]
-        return refusals(origins, refused), stored
+        refused = write_around(self._connection, len(sensors), write) if sensors else []
+        told = [(i, row, error) for i, error in refused if (row := sensors[i].row)]
+        origins = [(row.message, row.position) for _, row, _ in told]
+        return refusals(origins, [(i, error) for i, _, error in told]), stored
 
-    def _upsert_rows(self, rows: Sequence[tuple[SensorRow, StoredLetter]]) -> int:
+    def _upsert_rows(self, sensors: Sequence["_Sensor"]) -> int:
         parameters = {
-            "ids": [row.sensor.id for row, _ in rows],
-            "types": [row.sensor.type for row, _ in rows],
-            "locations": [row.sensor.location for row, _ in rows],
-            "received": [letter.received_at for _, letter in rows],
+            "ids": [sensor.id for sensor in sensors],
+            "types": [sensor.row and sensor.row.sensor.type for sensor in sensors],
+            "locations": [sensor.row and sensor.row.sensor.location for sensor in sensors],
+            "received": [sensor.received_at for sensor in sensors],
         }
-        return self._connection.execute(self._upsert_sensors, parameters).rowcount
+        return sum(announced for (announced,) in self._connection.execute(self._upsert_sensors, parameters))
+
+
+class _Sensor(NamedTuple):
+    """A sensor that announced itself in a letter received then, or one that only reports."""
+
+    id: int
+    row: SensorRow | None = None
+    received_at: datetime | None = None
+
+
+def _sensors_of(batch: Batch) -> list[_Sensor]:
+    """Return all sensors of a batch of letters in order of id."""
+    reporting = {sensor_id: _Sensor(sensor_id) for sensor_id in distinct(batch.readings.sensor_id).tolist()}
+    announced = {row.sensor.id: _Sensor(row.sensor.id, row, _received(batch, row)) for row in batch.sensors}
+    return [sensor for _, sensor in sorted((reporting | announced).items())]
+
+
+def _received(batch: Batch, row: SensorRow) -> datetime:
+    letter = batch.sensor_messages[row.message]
+    assert isinstance(letter, StoredLetter)  # noqa: S101 -- the messages are those of _store
+    return letter.received_at
 
 
 def _returned(messages: Sequence[Message], rejected: Rejections, refused: Rejections) -> Iterator[DeadLetter]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 # A server that waits for us is not to wait forever: a process that is frozen, or cut off, in mid-transaction holds
 # locks that its successor needs.
@@ -24,7 +24,45 @@ SELECT id, type, location, now()
 FROM unnest(%(ids)s::bigint[], %(types)s::text[], %(locations)s::text[]) AS new(id, type, location)
 ON CONFLICT (id) DO UPDATE
 SET type = excluded.type, location = excluded.location, updated_at = excluded.updated_at
-WHERE (s.type, s.location) IS DISTINCT FROM (excluded.type, excluded.location)
+WHERE (s.type, s.location) IS DISTINCT FROM (excluded.type, excluded.location) OR s.updated_at = '-infinity'
+""")
+
+REGISTER_SENSORS = SQL("""
+INSERT INTO {table} (id, updated_at)
+SELECT id, '-infinity' FROM unnest(%(ids)s::bigint[]) AS new(id)
+ORDER BY id
+ON CONFLICT (id) DO NOTHING
+""")
+
+# Kept among the offsets, under a name that no topic can have. Who has lost all sensors has lost their ids too.
+WANTS_COMPLETION = SQL("""
+SELECT pg_try_advisory_xact_lock(hashtextextended('sensorlog sensors of ' || {schema}, 0))
+   AND NOT (EXISTS (SELECT FROM {offsets} WHERE topic = {mark}) AND EXISTS (SELECT FROM {table}))
+""")
+
+MARK_COMPLETE = SQL("""
+INSERT INTO {offsets} (topic, partition, next_offset) VALUES ({mark}, 0, 0)
+ON CONFLICT (topic, partition) DO NOTHING
+""")
+
+COMPLETION_MARK = "sensors of stored readings"
+
+LONG_STATEMENT = SQL("SELECT set_config('statement_timeout', '10min', true)")
+
+# Each turn jumps to the next id by the index, a loose index scan: https://wiki.postgresql.org/wiki/Loose_indexscan
+# ORDER BY has all ids found before the first is stored, so that nobody waits for it meanwhile.
+REGISTER_STORED = SQL("""
+WITH RECURSIVE jump(sensor_id) AS (
+    (SELECT sensor_id FROM {readings} ORDER BY sensor_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.sensor_id FROM {readings} AS r WHERE r.sensor_id > jump.sensor_id ORDER BY r.sensor_id LIMIT 1)
+    FROM jump
+    WHERE jump.sensor_id IS NOT NULL
+)
+INSERT INTO {table} (id, updated_at)
+SELECT sensor_id, '-infinity' FROM jump WHERE sensor_id IS NOT NULL
+ORDER BY sensor_id
+ON CONFLICT (id) DO NOTHING
 """)
 
 # The same offset again means that the topic was deleted and made anew: the new message is the one to keep.
@@ -144,15 +182,19 @@ VALUES (%(topic)s, %(partition)s, %(offset)s, %(received_at)s,
 """)
 
 # What is known of a sensor stays unless it is older than the letter. Where both are of the same time, they came in
-# one batch, and what landed of it is kept.
+# one batch, and what landed of it is kept. Without a time, a sensor has reported and not announced itself: only its id
+# is new, if anything; and it is in the same statement so that all rows are locked in one order.
 UPSERT_OLDER_SENSORS = SQL("""
 INSERT INTO {table} AS s (id, type, location, updated_at)
-SELECT id, type, location, received_at
+SELECT id, type, location, coalesce(received_at, '-infinity')
 FROM unnest(%(ids)s::bigint[], %(types)s::text[], %(locations)s::text[], %(received)s::timestamptz[])
     AS new(id, type, location, received_at)
+WHERE received_at IS NOT NULL OR NOT EXISTS (SELECT FROM {table} AS known WHERE known.id = new.id)
+ORDER BY id
 ON CONFLICT (id) DO UPDATE
 SET type = excluded.type, location = excluded.location, updated_at = excluded.updated_at
 WHERE s.updated_at < excluded.updated_at
+RETURNING s.updated_at > '-infinity'
 """)
 
 
@@ -179,6 +221,30 @@ def statements(schema: str, measurements: Sequence[str]) -> Statements:
         advance_offsets=ADVANCE_OFFSETS.format(table=offsets),
         create_offsets=CREATE_OFFSETS.format(table=offsets),
         read_offsets=READ_OFFSETS.format(table=offsets),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryStatements:
+    """The statements on sensors that report, with the names of one pipeline filled in."""
+
+    register: Composed
+    wants_completion: Composed
+    long_statement: SQL
+    register_stored: Composed
+    mark_complete: Composed
+
+
+def registry_statements(schema: str) -> RegistryStatements:
+    """Return the statements on sensors that report for a pipeline's schema."""
+    table, offsets = Identifier(schema, "sensors"), Identifier(schema, "ingest_offsets")
+    mark = Literal(COMPLETION_MARK)
+    return RegistryStatements(
+        register=REGISTER_SENSORS.format(table=table),
+        wants_completion=WANTS_COMPLETION.format(schema=Literal(schema), offsets=offsets, mark=mark, table=table),
+        long_statement=LONG_STATEMENT,
+        register_stored=REGISTER_STORED.format(readings=Identifier(schema, "sensor_data"), table=table),
+        mark_complete=MARK_COMPLETE.format(offsets=offsets, mark=mark),
     )
 
 

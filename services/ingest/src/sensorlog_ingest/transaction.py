@@ -11,40 +11,36 @@ from sensorlog_ingest.dead_letters import DeadLetter
 from sensorlog_ingest.encode import encode
 from sensorlog_ingest.messages import Partition
 from sensorlog_ingest.readings import Readings
+from sensorlog_ingest.registry import Registry
 from sensorlog_ingest.rejections import Reason, Rejection, Rejections
+from sensorlog_ingest.row_errors import is_caused_by_rows
 from sensorlog_ingest.sensors import SensorRow
 from sensorlog_ingest.sql import Statements
 
 Connection = psycopg.Connection[TupleRow]
-
-DATA_CLASSES = ("22", "23", "44", "P0")
-"""SQLSTATE classes of errors that a row causes: data, integrity, view check, raised by a trigger."""
-
-FEATURE_NOT_SUPPORTED = "0A000"
-"""How TimescaleDB refuses a row for a chunk that takes no more inserts."""
 
 
 class FencedError(Exception):
     """A stored offset is not the one this batch builds on: somebody else has gone on from there."""
 
 
-def is_caused_by_rows(error: psycopg.Error) -> bool:
-    """Return whether the database refused rows, as opposed to being away, full, locked or not as expected."""
-    state = error.sqlstate or ""
-    return state[:2] in DATA_CLASSES or state == FEATURE_NOT_SUPPORTED
-
-
 class BatchTransaction:
-    """Writes batches of one pipeline on connections that are given to it (autocommit)."""
+    """Writes batches of one pipeline on connections that are given to it (autocommit).
 
-    def __init__(self, statements: Statements) -> None:
+    The registry learns of each sensor before its readings are stored.
+    """
+
+    def __init__(self, statements: Statements, registry: Registry) -> None:
         self._statements = statements
+        self.registry = registry
 
     def write(self, connection: Connection, batch: Batch) -> list[DeadLetter]:
         """Store the batch and return its dead letters.
 
         Raises FencedError, with nothing stored, and whatever of psycopg.Error is not caused by single rows.
         """
+        if len(batch.readings):
+            self.registry.register(connection, batch.readings)
         try:
             return self._write(connection, batch, self._copy_all, self._upsert_all)
         except psycopg.Error as e:

@@ -223,6 +223,7 @@ class Writer:
             log.warning("the stored offsets are not where this process left them; reading them again", detail=str(e))
             self._metrics.fenced.inc()
             self._confirmed.clear()
+            self._transaction.registry.forget()
             self._report(Fenced(self.drop()))
 
     def _report(self, outcome: Outcome) -> None:
@@ -230,9 +231,11 @@ class Writer:
             self._outcomes.append(outcome)
 
     def _read_offsets(self, command: _ReadOffsets) -> Offsets:
-        offsets = self._persistently(
-            lambda connection, _: self._transaction.offsets(connection, command.partitions), command.epoch
-        )
+        def read(connection: Connection, _: bool) -> dict[Partition, int]:  # noqa: FBT001 -- as _persistently calls it
+            self._transaction.registry.complete(connection)
+            return self._transaction.offsets(connection, command.partitions)
+
+        offsets = self._persistently(read, command.epoch)
         self._confirmed |= offsets
         return Offsets(command.epoch, offsets)
 

@@ -1,11 +1,21 @@
 """Aggregates per bucket of time."""
 
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from psycopg import Cursor
+
 from sensorlog_query.calls import Call
 from sensorlog_query.database import Database
-from sensorlog_query.errors import LimitError
-from sensorlog_query.readings import MAX_RESULTS, Row, cursor
-from sensorlog_query.sql import Statements
-from sensorlog_query.validation import BucketsQuery
+from sensorlog_query.errors import InvalidArgumentError, LimitError
+from sensorlog_query.microseconds import Moment
+from sensorlog_query.readings import Row, cursor
+from sensorlog_query.sql import ZONES, Statements
+from sensorlog_query.validation import MAX_BUCKETS, UTC, Alignment, BucketsQuery
+
+SHORTEST_PIECE = timedelta(minutes=30)
+"""Of a bucket that is cut by a change of clocks: none is by less (Australia/Lord_Howe)."""
 
 
 class Averages:
@@ -14,29 +24,65 @@ class Averages:
     def __init__(self, database: Database, statements: Statements) -> None:
         self._database = database
         self._statements = statements
+        self._zones: frozenset[str] = frozenset()
 
-    def averages(self, call: Call, query: BucketsQuery) -> list[Row]:
-        """Return (bucket, sensor or None, count, average...) by bucket and sensor; LimitError above MAX_RESULTS."""
-        return self._buckets(call, query, latest=False)
+    def buckets(self, call: Call, query: BucketsQuery) -> list[Row]:
+        """Return (start of bucket, sensor or None, count, values of each of the query's aggregates in turn...).
 
-    def averages_and_latest(self, call: Call, query: BucketsQuery) -> list[Row]:
-        """Return as `averages`, followed by the latest value of each measurement."""
-        return self._buckets(call, query, latest=True)
+        By start and sensor. LimitError above MAX_BUCKETS, InvalidArgumentError for a zone the database does not know.
+        """
+        with self._database.transaction(call) as connection:
+            rows = cursor(connection)
+            self._check_zone(rows, query.zone)
+            found = self._found(rows, query)
+            return self._filled(rows, query, found) if query.fill_gaps else found
 
-    def _buckets(self, call: Call, query: BucketsQuery, *, latest: bool) -> list[Row]:
+    def _check_zone(self, rows: Cursor[Row], zone: str) -> None:
+        """Refuse names that are not among the database's: it would take POSIX's too, where UTC+3 is west of London."""
+        if zone == UTC:
+            return
+        if not self._zones:
+            self._zones = frozenset(name for (name,) in rows.execute(ZONES))
+        if zone not in self._zones:
+            raise InvalidArgumentError("time_zone", f"{zone!r} is not known; must be an IANA name like Europe/Berlin")
+
+    def _found(self, rows: Cursor[Row], query: BucketsQuery) -> list[Row]:
         selection = query.selection
         statement = self._statements.buckets(
-            of_sensors=bool(selection.sensor_ids), per_sensor=query.per_sensor, latest=latest
+            query.alignment, query.aggregates, of_sensors=bool(selection.sensor_ids), per_sensor=query.per_sensor
         )
-        parameters = {
-            "width": query.width,
-            "start": selection.start,
-            "end": selection.end,
-            "sensor_ids": list(selection.sensor_ids),
-            "limit": MAX_RESULTS + 1,
-        }
-        with self._database.transaction(call) as connection:
-            rows = cursor(connection).execute(statement, parameters).fetchall()
-        if len(rows) > MAX_RESULTS:
-            raise LimitError(f"more than {MAX_RESULTS} buckets; narrow the range or widen bucket_seconds")
-        return rows
+        parameters = {**_parameters(query), "sensor_ids": list(selection.sensor_ids), "limit": MAX_BUCKETS + 1}
+        found = rows.execute(statement, parameters).fetchall()
+        if len(found) > MAX_BUCKETS:
+            raise LimitError(f"more than {MAX_BUCKETS} buckets; narrow the range or widen bucket_seconds")
+        return found
+
+    def _filled(self, rows: Cursor[Row], query: BucketsQuery, found: Iterable[Row]) -> list[Row]:
+        beginnings = rows.execute(self._statements.beginnings(query.alignment), _parameters(query)).fetchall()
+        values = len(query.aggregates) * len(self._statements.measurements)
+        return filled(found, [start for (start,) in beginnings], _series(query), values)
+
+
+def _series(query: BucketsQuery) -> Sequence[int | None]:
+    return query.selection.sensor_ids if query.per_sensor else (None,)
+
+
+def _parameters(query: BucketsQuery) -> dict[str, Any]:
+    start, end = query.selection.start, query.selection.end
+    step = min(query.width, SHORTEST_PIECE) if query.alignment == Alignment.CLOCK else query.width
+    return {
+        "width": query.width,
+        "step": step,
+        "zone": query.zone,
+        "start": start,
+        "end": end,
+        "last": Moment(end - 1),
+    }
+
+
+def filled(found: Iterable[Row], beginnings: Iterable[Moment], series: Sequence[int | None], values: int) -> list[Row]:
+    """Return `found` with rows of count 0 and that many values None where a bucket of a series is not in it."""
+    empty = (0, *[None] * values)
+    rows: dict[Row, Row] = {(start, sensor): (start, sensor, *empty) for start in beginnings for sensor in series}
+    rows |= {row[:2]: row for row in found}
+    return [rows[key] for key in sorted(rows, key=lambda key: (key[0], key[1] or 0))]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 from psycopg import Connection, Cursor
@@ -12,7 +13,7 @@ from sensorlog_query.calls import Call
 from sensorlog_query.chunks import chunks_of, steps
 from sensorlog_query.database import Database
 from sensorlog_query.errors import LimitError
-from sensorlog_query.microseconds import Moment
+from sensorlog_query.microseconds import BEGINNING, END, Moment
 from sensorlog_query.page_token import Position
 from sensorlog_query.sql import Statements
 from sensorlog_query.validation import Page, ReadingsQuery, Selection
@@ -55,13 +56,25 @@ class Readings:
 
     def latest(self, call: Call, sensor_ids: Sequence[int]) -> list[Row]:
         """Return the last reading of each sensor, by sensor_id; LimitError above MAX_RESULTS."""
-        statement = self._statements.latest(of_sensors=bool(sensor_ids))
+        found: list[Row] = []
+        everything = Selection(BEGINNING, END, tuple(sensor_ids))
         with self._database.transaction(call) as connection:
-            parameters = {"sensor_ids": list(sensor_ids), "limit": MAX_RESULTS + 1}
-            rows = cursor(connection).execute(statement, parameters).fetchall()
-        if len(rows) > MAX_RESULTS:
+            rows = cursor(connection)
+            for step in steps(chunks_of(rows, self._statements, everything), descending=True):
+                call.remaining_seconds()
+                latest = self._latest_within(rows, replace(step, sensor_ids=tuple(sensor_ids)))
+                found += [row for row in latest if row[TIME] is not None]
+                sensor_ids = [row[SENSOR] for row in latest if row[TIME] is None]
+                if not sensor_ids:
+                    break
+        return sorted(found, key=itemgetter(SENSOR))
+
+    def _latest_within(self, rows: Cursor[Row], selection: Selection) -> list[Row]:
+        statement = self._statements.latest(of_sensors=bool(selection.sensor_ids))
+        latest = rows.execute(statement, {**_bounds(selection), "limit": MAX_RESULTS + 1}).fetchall()
+        if len(latest) > MAX_RESULTS:
             raise LimitError(f"more than {MAX_RESULTS} sensors; name some in sensor_ids")
-        return rows
+        return latest
 
     def page(self, call: Call, query: ReadingsQuery) -> ReadingsPage:
         """Return a page of readings in order of (time, sensor_id)."""

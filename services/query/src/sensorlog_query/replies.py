@@ -1,6 +1,6 @@
 """Rows as messages of the contract, in the pipeline's unit of time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog.timestamps import PER_SECOND, POSTGRES_EPOCH_US, TimestampUnit, from_microseconds
 from sensorlog_query import packed
+from sensorlog_query.aggregates import Aggregate
 from sensorlog_query.copy_binary import Block
 from sensorlog_query.readings import Row
 from sensorlog_query.validation import MAX_PAGE_SIZE
@@ -76,10 +77,11 @@ class Replies:
                 message["measurements"] = {name: value for name, value in present if value is not None}
         return messages
 
-    def average(self, row: Row) -> pb.SensorAvgData:
-        """Return the message of (bucket, sensor_id or None, count, average...)."""
+    def average(self, row: Row, aggregates: Iterable[Aggregate]) -> pb.SensorAvgData:
+        """Return the message of (bucket, sensor_id or None, count, values of the first of `aggregates`...)."""
         bucket, sensor_id, count, *values = row
-        averages = self._present(values)
+        told = self._by_aggregate(values, aggregates)
+        averages = told[Aggregate.AVERAGE]
         return pb.SensorAvgData(
             period=from_microseconds(bucket, self.unit),
             avg_temp=averages.get(TEMPERATURE),
@@ -87,13 +89,17 @@ class Replies:
             sensor_id=sensor_id,
             count=count,
             averages=averages,
+            minimums=told.get(Aggregate.MINIMUM),
+            maximums=told.get(Aggregate.MAXIMUM),
+            firsts=told.get(Aggregate.FIRST),
+            lasts=told.get(Aggregate.LAST),
         )
 
-    def average_and_latest(self, row: Row) -> pb.SensorAvgAndLatestData:
-        """Return the message of (bucket, sensor_id or None, count, average..., latest...)."""
+    def average_and_latest(self, row: Row, aggregates: Iterable[Aggregate]) -> pb.SensorAvgAndLatestData:
+        """Return the message of a row as for `average`; LAST is among the aggregates."""
         bucket, sensor_id, count, *values = row
-        averages = self._present(values[: len(self.measurements)])
-        latest = self._present(values[len(self.measurements) :])
+        told = self._by_aggregate(values, aggregates)
+        averages, latest = told[Aggregate.AVERAGE], told[Aggregate.LAST]
         return pb.SensorAvgAndLatestData(
             period=from_microseconds(bucket, self.unit),
             avg_temp=averages.get(TEMPERATURE),
@@ -103,6 +109,9 @@ class Replies:
             count=count,
             averages=averages,
             latest=latest,
+            minimums=told.get(Aggregate.MINIMUM),
+            maximums=told.get(Aggregate.MAXIMUM),
+            firsts=told.get(Aggregate.FIRST),
         )
 
     def columns(self, block: Block, names: Sequence[str]) -> pb.ExportSensorDataReply:
@@ -115,6 +124,12 @@ class Replies:
         microseconds = since_2000.astype(np.int64) + POSTGRES_EPOCH_US
         per_second, us = PER_SECOND[self.unit], PER_SECOND["us"]
         return microseconds * (per_second // us) if per_second > us else microseconds // (us // per_second)
+
+    def _by_aggregate(
+        self, values: Sequence[float | None], aggregates: Iterable[Aggregate]
+    ) -> dict[Aggregate, dict[str, float]]:
+        width = len(self.measurements)
+        return {a: self._present(values[i * width : (i + 1) * width]) for i, a in enumerate(aggregates)}
 
     def _present(self, values: Sequence[float | None]) -> dict[str, float]:
         return {name: value for name, value in zip(self.measurements, values, strict=True) if value is not None}

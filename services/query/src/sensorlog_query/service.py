@@ -67,18 +67,19 @@ class Logger(logger_pb2_grpc.LoggerServicer):
     ) -> pb.GetSensorAvgDataReply:
         """Return averages per bucket."""
         query = self.validator.buckets(request)
-        rows = self.answers.averages.averages(self._call(context), query)
+        rows = self.answers.averages.buckets(self._call(context), query)
         self._count("GetSensorAvgData", len(rows))
-        return pb.GetSensorAvgDataReply(results=map(self.replies.average, rows))
+        return pb.GetSensorAvgDataReply(results=(self.replies.average(row, query.aggregates) for row in rows))
 
     def GetSensorAvgAndLatestData(
         self, request: pb.GetSensorAvgAndLatestDataReq, context: grpc.ServicerContext
     ) -> pb.GetSensorAvgAndLatestDataReply:
         """Return averages and latest values per bucket."""
         query = self.validator.buckets(request)
-        rows = self.answers.averages.averages_and_latest(self._call(context), query)
+        rows = self.answers.averages.buckets(self._call(context), query)
         self._count("GetSensorAvgAndLatestData", len(rows))
-        return pb.GetSensorAvgAndLatestDataReply(results=map(self.replies.average_and_latest, rows))
+        results = (self.replies.average_and_latest(row, query.aggregates) for row in rows)
+        return pb.GetSensorAvgAndLatestDataReply(results=results)
 
     def GetLatestSensorData(
         self, request: pb.GetLatestSensorDataReq, context: grpc.ServicerContext

@@ -15,15 +15,20 @@ from functools import cache
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
+from sensorlog_query.aggregates import Aggregate
+from sensorlog_query.validation import Alignment
+
 Statement = SQL | Composed
 
 SET_STATEMENT_TIMEOUT = SQL("SELECT set_config('statement_timeout', %(milliseconds)s, true)")
 
 SET_SESSION_STATEMENT_TIMEOUT = b"SELECT set_config('statement_timeout', %(milliseconds)s, false)"
 
+# Ingest also keeps the ids of sensors that report and never announced themselves: updated_at is -infinity.
 SENSORS_PAGE = SQL("""
 SELECT id, coalesce(type, ''), coalesce(location, '')
 FROM {sensors}
+WHERE updated_at > '-infinity'
 ORDER BY id
 LIMIT %(limit)s OFFSET %(offset)s
 """)
@@ -86,46 +91,81 @@ WHERE time >= %(start)s AND time < %(end)s {of_sensors}
 
 OF_SENSORS = SQL("AND sensor_id = ANY(%(sensor_ids)s)")
 
+ZONES = SQL(r"""
+SELECT name FROM pg_timezone_names
+WHERE name !~ '^(posix|right)/' AND name NOT IN ('Factory', 'localtime', 'posixrules')
+""")
+
+# The apache edition's time_bucket; time_bucket_gapfill is licensed. With a zone it counts in the zone's clock time,
+# where the hour that comes twice in autumn falls together. Buckets of an hour at most must tell the two apart, and so
+# each moment is counted back from by itself.
+BUCKET = {
+    Alignment.UTC: SQL("time_bucket(%(width)s, {time})"),
+    Alignment.CLOCK: SQL(
+        "{time} - (({time} AT TIME ZONE %(zone)s::text) - time_bucket(%(width)s, {time} AT TIME ZONE %(zone)s::text))"
+    ),
+    Alignment.CALENDAR: SQL("time_bucket(%(width)s, {time}, %(zone)s::text)"),
+}
+
+# Where a zone's midnight comes twice (America/Havana), PostgreSQL means the later one, when the day has begun already.
+BEGINS = SQL("""
+CASE WHEN ({bucket} - interval '1 hour') AT TIME ZONE %(zone)s::text = {bucket} AT TIME ZONE %(zone)s::text
+THEN {bucket} - interval '1 hour' ELSE {bucket} END
+""")
+
 BUCKETS = SQL("""
-SELECT time_bucket(%(width)s, time) AS bucket, {sensor} AS sensor, count(*), {aggregates}
+SELECT {begins} AS begins, {sensor} AS sensor, count(*), {aggregates}
 FROM {readings}
 WHERE time >= %(start)s AND time < %(end)s {of_sensors}
-GROUP BY bucket, sensor
-ORDER BY bucket, sensor
+GROUP BY {bucket}, sensor
+ORDER BY begins, sensor
 LIMIT %(limit)s
 """)
 
-AVERAGE = SQL("avg({column})")
-
-# Many sensors report in the same second: time alone would leave it to chance whose value is the latest.
-LATEST = SQL("last({column}, ROW(time, sensor_id, {column})) FILTER (WHERE {column} IS NOT NULL)")
-
-# Readings may come from sensors that never announced themselves, so the ids come from the readings. Each turn jumps
-# to the next id by the index: a loose index scan, https://wiki.postgresql.org/wiki/Loose_indexscan
-EVERY_SENSOR = SQL("""
-WITH RECURSIVE jump(sensor_id) AS (
-    (SELECT sensor_id FROM {readings} ORDER BY sensor_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT r.sensor_id FROM {readings} AS r WHERE r.sensor_id > jump.sensor_id ORDER BY r.sensor_id LIMIT 1)
-    FROM jump
-    WHERE jump.sensor_id IS NOT NULL
-), wanted AS (SELECT sensor_id FROM jump WHERE sensor_id IS NOT NULL)
+# A step leads from bucket to bucket; where clocks change by less than an hour, a bucket may be met twice.
+BEGINNINGS = SQL("""
+SELECT DISTINCT {bucket} AS begins
+FROM generate_series({first}, %(last)s, %(step)s) AS t(moment)
+ORDER BY begins
 """)
+
+# In clock time, so that a day is a step whatever its length.
+BEGINNINGS_BY_CALENDAR = SQL("""
+SELECT DISTINCT {begins} AS begins
+FROM generate_series(
+    time_bucket(%(width)s, %(start)s AT TIME ZONE %(zone)s::text), %(last)s AT TIME ZONE %(zone)s::text, %(width)s
+) AS c(clock)
+ORDER BY begins
+""")
+
+# Many sensors report in the same second: time alone would leave it to chance whose value is the first or the last.
+AGGREGATES = {
+    Aggregate.AVERAGE: SQL("avg({column})"),
+    Aggregate.MINIMUM: SQL("min({column})"),
+    Aggregate.MAXIMUM: SQL("max({column})"),
+    Aggregate.FIRST: SQL("first({column}, ROW(time, sensor_id, {column})) FILTER (WHERE {column} IS NOT NULL)"),
+    Aggregate.LAST: SQL("last({column}, ROW(time, sensor_id, {column})) FILTER (WHERE {column} IS NOT NULL)"),
+}
+
+# Ingest stores the id of every sensor that reports, also of those that never announced themselves.
+EVERY_SENSOR = SQL("WITH wanted AS (SELECT id AS sensor_id FROM {sensors})")
 
 CHOSEN_SENSORS = SQL("WITH wanted AS (SELECT DISTINCT unnest(%(sensor_ids)s::bigint[]) AS sensor_id)")
 
+# Within a step of chunks: to look into hundreds of chunks for each sensor costs ten times as much as the newest alone.
+# A sensor without a reading in the step comes with NULLs. WITH TIES needs no sort per sensor, unlike LIMIT.
 LATEST_READINGS = SQL("""
 {wanted}
-SELECT reading.*
+SELECT DISTINCT ON (wanted.sensor_id) reading.time, wanted.sensor_id, {columns}
 FROM wanted
-CROSS JOIN LATERAL (
-    SELECT time, sensor_id, {columns}
+LEFT JOIN LATERAL (
+    SELECT time, {columns}
     FROM {readings} AS r
-    WHERE r.sensor_id = wanted.sensor_id
-    ORDER BY {order}
-    LIMIT 1
-) AS reading
-ORDER BY reading.sensor_id
+    WHERE r.sensor_id = wanted.sensor_id AND time >= %(start)s AND time < %(end)s
+    ORDER BY time DESC
+    FETCH FIRST 1 ROW WITH TIES
+) AS reading ON true
+ORDER BY wanted.sensor_id, {order}
 LIMIT %(limit)s
 """)
 
@@ -149,9 +189,9 @@ def _list(parts: Iterable[Composable]) -> Composed:
     return SQL(", ").join(parts)
 
 
-def _order(measurements: Sequence[str], *, descending: bool) -> Composed:
+def _order(measurements: Sequence[str], *, descending: bool, key: Sequence[str] = ("time", "sensor_id")) -> Composed:
     direction = SQL(" DESC" if descending else " ASC")
-    return _list(Identifier(name) + direction for name in ("time", "sensor_id", *measurements))
+    return _list(Identifier(name) + direction for name in (*key, *measurements))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +206,10 @@ class Statements:
         return Identifier(self.schema, "sensor_data")
 
     @property
+    def _sensors(self) -> Identifier:
+        return Identifier(self.schema, "sensors")
+
+    @property
     def _columns(self) -> Composed:
         return _list(Identifier(name) for name in self.measurements)
 
@@ -175,7 +219,7 @@ class Statements:
 
     def sensors_page(self) -> Composed:
         """Return the page of announced sensors."""
-        return SENSORS_PAGE.format(sensors=Identifier(self.schema, "sensors"))
+        return SENSORS_PAGE.format(sensors=self._sensors)
 
     def chunks(self) -> Composed:
         """Return (start, end) of the chunks that overlap `start` to `end`, oldest first; parameter `schema`."""
@@ -207,24 +251,38 @@ class Statements:
         """Return the number of readings that come before the key."""
         return COUNT_BEFORE_KEY[descending].format(readings=self._readings, of_sensors=_of(of_sensors))
 
-    def buckets(self, *, of_sensors: bool, per_sensor: bool, latest: bool) -> Composed:
-        """Return (bucket, sensor or NULL, count, averages..., latest values... where asked for)."""
-        templates = (AVERAGE, LATEST) if latest else (AVERAGE,)
-        aggregates = [t.format(column=Identifier(name)) for t in templates for name in self.measurements]
+    def buckets(
+        self, alignment: Alignment, aggregates: Iterable[Aggregate], *, of_sensors: bool, per_sensor: bool
+    ) -> Composed:
+        """Return (start of bucket, sensor or NULL, count, values of the first of `aggregates`..., of the second...)."""
+        bucket = BUCKET[alignment].format(time=Identifier("time"))
+        values = [AGGREGATES[a].format(column=Identifier(name)) for a in aggregates for name in self.measurements]
         return BUCKETS.format(
+            begins=BEGINS.format(bucket=bucket) if alignment == Alignment.CALENDAR else bucket,
+            bucket=bucket,
             sensor=Identifier("sensor_id") if per_sensor else SQL("NULL::bigint"),
-            aggregates=_list(aggregates),
+            aggregates=_list(values),
             readings=self._readings,
             of_sensors=_of(of_sensors),
         )
 
+    def beginnings(self, alignment: Alignment) -> Composed:
+        """Return the starts of all buckets from that of `start` to that of `last`."""
+        if alignment == Alignment.CALENDAR:
+            clock = SQL("(clock AT TIME ZONE %(zone)s::text)")
+            return BEGINNINGS_BY_CALENDAR.format(begins=BEGINS.format(bucket=clock))
+        bucket = BUCKET[alignment]
+        return BEGINNINGS.format(
+            bucket=bucket.format(time=Identifier("moment")), first=bucket.format(time=SQL("%(start)s"))
+        )
+
     def latest(self, *, of_sensors: bool) -> Composed:
-        """Return the last reading of each sensor."""
+        """Return the last reading between `start` and `end` of each sensor, with NULLs where there is none."""
         return LATEST_READINGS.format(
-            wanted=CHOSEN_SENSORS if of_sensors else EVERY_SENSOR.format(readings=self._readings),
+            wanted=CHOSEN_SENSORS if of_sensors else EVERY_SENSOR.format(sensors=self._sensors),
             columns=self._columns,
             readings=self._readings,
-            order=_order(self.measurements, descending=True),
+            order=_order(self.measurements, descending=True, key=("time",)),
         )
 
     def export(self, measurements: Sequence[str], *, of_sensors: bool) -> Composed:

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog.timestamps import PER_SECOND, TimestampUnit
 from sensorlog_query import page_token
+from sensorlog_query.aggregates import Aggregate, aggregates_of
 from sensorlog_query.errors import InvalidArgumentError
 from sensorlog_query.microseconds import BEGINNING, END, Moment
 from sensorlog_query.page_token import Position
@@ -15,11 +17,16 @@ DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 10_000
 MAX_SENSOR_IDS = 1_000
 DEFAULT_BUCKET_SECONDS = 1_800
-MAX_BUCKET_SECONDS = 366 * 86_400
+HOUR, DAY = 3_600, 86_400
+MAX_BUCKET_SECONDS = 366 * DAY
+MAX_BUCKETS = 100_000
+"""Buckets of a reply."""
 YEAR_1 = -62_135_596_800
 YEAR_10000 = 253_402_300_800
 """In seconds since 1970: what a `ts` of a request may lie between."""
 
+
+UTC = "UTC"
 
 BucketsReq = pb.GetSensorAvgDataReq | pb.GetSensorAvgAndLatestDataReq
 RangeReq = pb.ListSensorDataReq | BucketsReq | pb.ExportSensorDataReq
@@ -53,13 +60,31 @@ class ReadingsQuery:
     fingerprint: bytes
 
 
+class Alignment(Enum):
+    """From where buckets are counted; the differences lie in nights when clocks change."""
+
+    UTC = "UTC's midnights"
+    CLOCK = "a zone's hours; all of one length, and an hour that a clock shows twice is two"
+    CALENDAR = "a zone's midnights; the one with the change is longer or shorter"
+
+
 @dataclass(frozen=True, slots=True)
 class BucketsQuery:
-    """Aggregates per bucket of `width`."""
+    """`aggregates` per bucket of `width`, in the order of Aggregate. `zone` is a name that nobody has checked yet."""
 
     selection: Selection
     width: timedelta
     per_sensor: bool
+    aggregates: tuple[Aggregate, ...]
+    fill_gaps: bool
+    zone: str
+
+    @property
+    def alignment(self) -> Alignment:
+        """What the buckets are aligned to."""
+        if self.zone == UTC:
+            return Alignment.UTC
+        return Alignment.CLOCK if self.width <= timedelta(seconds=HOUR) else Alignment.CALENDAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +133,23 @@ class Validator:
         seconds = DEFAULT_BUCKET_SECONDS
         if request.HasField("bucket_seconds"):
             seconds = _in_range("bucket_seconds", request.bucket_seconds, 1, MAX_BUCKET_SECONDS)
-        return BucketsQuery(self._selection(request), timedelta(seconds=seconds), request.per_sensor)
+        zone = request.time_zone or UTC
+        if zone != UTC:
+            _check_width_of_zone(seconds)
+        wanted = {Aggregate.AVERAGE, *aggregates_of(request.aggregates)}
+        if isinstance(request, pb.GetSensorAvgAndLatestDataReq):
+            wanted.add(Aggregate.LAST)
+        query = BucketsQuery(
+            selection=self._selection(request),
+            width=timedelta(seconds=seconds),
+            per_sensor=request.per_sensor,
+            aggregates=tuple(aggregate for aggregate in Aggregate if aggregate in wanted),
+            fill_gaps=request.fill_gaps,
+            zone=zone,
+        )
+        if query.fill_gaps:
+            _check_gaps(request, query)
+        return query
 
     def latest(self, request: pb.GetLatestSensorDataReq) -> tuple[int, ...]:
         """Return the sensors asked for, empty for all."""
@@ -136,6 +177,34 @@ class Validator:
         _in_range(field, ts, YEAR_1 * per_second, YEAR_10000 * per_second)
         # Rounded up: a reading stored at microsecond m answers to `ts <= m` and not to the nanoseconds before it.
         return Moment(-(-ts * PER_SECOND["us"] // per_second))
+
+
+def _check_width_of_zone(seconds: int) -> None:
+    """Refuse widths whose buckets could begin within the hour that clocks leave out in spring."""
+    is_whole_hours = seconds % HOUR == 0
+    if not (HOUR % seconds == 0 or (is_whole_hours and DAY % seconds == 0) or seconds % DAY == 0):
+        raise InvalidArgumentError(
+            "bucket_seconds",
+            f"{seconds} is not accepted with time_zone; must divide an hour, be hours that divide a day, or be days",
+        )
+
+
+def _check_gaps(request: BucketsReq, query: BucketsQuery) -> None:
+    """Refuse to fill what has no end, or what would have too many buckets."""
+    for field in ("start_ts", "end_ts"):
+        if not request.HasField(field):
+            raise InvalidArgumentError(field, "missing; must be set with fill_gaps, which fills a whole range")
+    sensors = query.selection.sensor_ids
+    if query.per_sensor and not sensors:
+        raise InvalidArgumentError("sensor_ids", "missing; must name the sensors with fill_gaps and per_sensor")
+    microseconds = query.selection.end - query.selection.start
+    per_series = -(-microseconds // (query.width // timedelta(microseconds=1))) + 1
+    buckets = per_series * (len(sensors) if query.per_sensor else 1)
+    if buckets > MAX_BUCKETS:
+        raise InvalidArgumentError(
+            "fill_gaps",
+            f"up to {buckets} buckets; must be at most {MAX_BUCKETS}: narrow the range or widen bucket_seconds",
+        )
 
 
 def _sensor_ids(sensor_ids: Sequence[int]) -> tuple[int, ...]:

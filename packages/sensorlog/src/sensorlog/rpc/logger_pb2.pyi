@@ -41,6 +41,32 @@ ORDER_ASCENDING: Order.ValueType  # 1
 ORDER_DESCENDING: Order.ValueType  # 2
 Global___Order: _TypeAlias = Order  # noqa: Y015
 
+class _Aggregate:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AggregateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggregate.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AGGREGATE_UNSPECIFIED: _Aggregate.ValueType  # 0
+    AGGREGATE_MINIMUM: _Aggregate.ValueType  # 1
+    AGGREGATE_MAXIMUM: _Aggregate.ValueType  # 2
+    AGGREGATE_FIRST: _Aggregate.ValueType  # 3
+    """The value of the bucket's earliest reading that has one."""
+    AGGREGATE_LAST: _Aggregate.ValueType  # 4
+    """The value of the bucket's latest reading that has one."""
+
+class Aggregate(_Aggregate, metaclass=_AggregateEnumTypeWrapper):
+    """What is told of a bucket beside count and averages."""
+
+AGGREGATE_UNSPECIFIED: Aggregate.ValueType  # 0
+AGGREGATE_MINIMUM: Aggregate.ValueType  # 1
+AGGREGATE_MAXIMUM: Aggregate.ValueType  # 2
+AGGREGATE_FIRST: Aggregate.ValueType  # 3
+"""The value of the bucket's earliest reading that has one."""
+AGGREGATE_LAST: Aggregate.ValueType  # 4
+"""The value of the bucket's latest reading that has one."""
+Global___Aggregate: _TypeAlias = Aggregate  # noqa: Y015
+
 @_typing.final
 class Sensor(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -175,12 +201,96 @@ class SensorAvgData(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class MinimumsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class MaximumsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class FirstsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class LastsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PERIOD_FIELD_NUMBER: _builtins.int
     AVG_TEMP_FIELD_NUMBER: _builtins.int
     AVG_CPU_FIELD_NUMBER: _builtins.int
     SENSOR_ID_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     AVERAGES_FIELD_NUMBER: _builtins.int
+    MINIMUMS_FIELD_NUMBER: _builtins.int
+    MAXIMUMS_FIELD_NUMBER: _builtins.int
+    FIRSTS_FIELD_NUMBER: _builtins.int
+    LASTS_FIELD_NUMBER: _builtins.int
     period: _builtins.int
     """Start of the bucket."""
     avg_temp: _builtins.float
@@ -193,6 +303,16 @@ class SensorAvgData(_message.Message):
     def averages(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """The average of every declared measurement that has a value in the bucket, by name."""
 
+    @_builtins.property
+    def minimums(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Likewise, each where the request asked for it."""
+
+    @_builtins.property
+    def maximums(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    @_builtins.property
+    def firsts(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    @_builtins.property
+    def lasts(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
     def __init__(
         self,
         *,
@@ -202,10 +322,14 @@ class SensorAvgData(_message.Message):
         sensor_id: _builtins.int | None = ...,
         count: _builtins.int = ...,
         averages: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        minimums: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        maximums: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        firsts: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        lasts: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_avg_cpu", b"_avg_cpu", "_avg_temp", b"_avg_temp", "_sensor_id", b"_sensor_id", "avg_cpu", b"avg_cpu", "avg_temp", b"avg_temp", "sensor_id", b"sensor_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_cpu", b"_avg_cpu", "_avg_temp", b"_avg_temp", "_sensor_id", b"_sensor_id", "averages", b"averages", "avg_cpu", b"avg_cpu", "avg_temp", b"avg_temp", "count", b"count", "period", b"period", "sensor_id", b"sensor_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_cpu", b"_avg_cpu", "_avg_temp", b"_avg_temp", "_sensor_id", b"_sensor_id", "averages", b"averages", "avg_cpu", b"avg_cpu", "avg_temp", b"avg_temp", "count", b"count", "firsts", b"firsts", "lasts", b"lasts", "maximums", b"maximums", "minimums", b"minimums", "period", b"period", "sensor_id", b"sensor_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__avg_cpu: _TypeAlias = _typing.Literal["avg_cpu"]  # noqa: Y015
     _WhichOneofArgType__avg_cpu: _TypeAlias = _typing.Literal["_avg_cpu", b"_avg_cpu"]  # noqa: Y015
@@ -266,6 +390,66 @@ class SensorAvgAndLatestData(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class MinimumsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class MaximumsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class FirstsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PERIOD_FIELD_NUMBER: _builtins.int
     AVG_TEMP_FIELD_NUMBER: _builtins.int
     AVG_CPU_FIELD_NUMBER: _builtins.int
@@ -274,6 +458,9 @@ class SensorAvgAndLatestData(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     AVERAGES_FIELD_NUMBER: _builtins.int
     LATEST_FIELD_NUMBER: _builtins.int
+    MINIMUMS_FIELD_NUMBER: _builtins.int
+    MAXIMUMS_FIELD_NUMBER: _builtins.int
+    FIRSTS_FIELD_NUMBER: _builtins.int
     period: _builtins.int
     """Start of the bucket."""
     avg_temp: _builtins.float
@@ -292,6 +479,14 @@ class SensorAvgAndLatestData(_message.Message):
     def latest(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """The latest value of every declared measurement that has a value in the bucket, by name."""
 
+    @_builtins.property
+    def minimums(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """As averages, each where the request asked for it."""
+
+    @_builtins.property
+    def maximums(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    @_builtins.property
+    def firsts(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
     def __init__(
         self,
         *,
@@ -303,10 +498,13 @@ class SensorAvgAndLatestData(_message.Message):
         count: _builtins.int = ...,
         averages: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         latest: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        minimums: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        maximums: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        firsts: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_avg_cpu", b"_avg_cpu", "_avg_temp", b"_avg_temp", "_last_temp", b"_last_temp", "_sensor_id", b"_sensor_id", "avg_cpu", b"avg_cpu", "avg_temp", b"avg_temp", "last_temp", b"last_temp", "sensor_id", b"sensor_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_cpu", b"_avg_cpu", "_avg_temp", b"_avg_temp", "_last_temp", b"_last_temp", "_sensor_id", b"_sensor_id", "averages", b"averages", "avg_cpu", b"avg_cpu", "avg_temp", b"avg_temp", "count", b"count", "last_temp", b"last_temp", "latest", b"latest", "period", b"period", "sensor_id", b"sensor_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_cpu", b"_avg_cpu", "_avg_temp", b"_avg_temp", "_last_temp", b"_last_temp", "_sensor_id", b"_sensor_id", "averages", b"averages", "avg_cpu", b"avg_cpu", "avg_temp", b"avg_temp", "count", b"count", "firsts", b"firsts", "last_temp", b"last_temp", "latest", b"latest", "maximums", b"maximums", "minimums", b"minimums", "period", b"period", "sensor_id", b"sensor_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__avg_cpu: _TypeAlias = _typing.Literal["avg_cpu"]  # noqa: Y015
     _WhichOneofArgType__avg_cpu: _TypeAlias = _typing.Literal["_avg_cpu", b"_avg_cpu"]  # noqa: Y015
@@ -471,6 +669,9 @@ class GetSensorAvgDataReq(_message.Message):
     SENSOR_IDS_FIELD_NUMBER: _builtins.int
     BUCKET_SECONDS_FIELD_NUMBER: _builtins.int
     PER_SENSOR_FIELD_NUMBER: _builtins.int
+    AGGREGATES_FIELD_NUMBER: _builtins.int
+    FILL_GAPS_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
     start_ts: _builtins.int
     """Readings at or after this time."""
     end_ts: _builtins.int
@@ -479,9 +680,21 @@ class GetSensorAvgDataReq(_message.Message):
     """Width of a bucket in seconds; default 1800. Buckets are aligned to 1970-01-01 UTC for widths that divide a day."""
     per_sensor: _builtins.bool
     """One series per sensor instead of one over all of them."""
+    fill_gaps: _builtins.bool
+    """Also buckets without readings, with count 0: of the whole range, which start_ts and end_ts must bound, and with
+    per_sensor of each sensor that sensor_ids names.
+    """
+    time_zone: _builtins.str
+    """IANA name of the zone whose midnights buckets are aligned to; default UTC. Days may then have 23 or 25 hours.
+    bucket_seconds must then divide an hour, be hours that divide a day, or be whole days.
+    """
     @_builtins.property
     def sensor_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Readings of these sensors; empty means all. At most 1000."""
+
+    @_builtins.property
+    def aggregates(self) -> _containers.RepeatedScalarFieldContainer[Global___Aggregate.ValueType]:
+        """Aggregates beside count and averages."""
 
     def __init__(
         self,
@@ -491,10 +704,13 @@ class GetSensorAvgDataReq(_message.Message):
         sensor_ids: _abc.Iterable[_builtins.int] | None = ...,
         bucket_seconds: _builtins.int | None = ...,
         per_sensor: _builtins.bool = ...,
+        aggregates: _abc.Iterable[Global___Aggregate.ValueType] | None = ...,
+        fill_gaps: _builtins.bool = ...,
+        time_zone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket_seconds", b"_bucket_seconds", "_end_ts", b"_end_ts", "_start_ts", b"_start_ts", "bucket_seconds", b"bucket_seconds", "end_ts", b"end_ts", "start_ts", b"start_ts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket_seconds", b"_bucket_seconds", "_end_ts", b"_end_ts", "_start_ts", b"_start_ts", "bucket_seconds", b"bucket_seconds", "end_ts", b"end_ts", "per_sensor", b"per_sensor", "sensor_ids", b"sensor_ids", "start_ts", b"start_ts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket_seconds", b"_bucket_seconds", "_end_ts", b"_end_ts", "_start_ts", b"_start_ts", "aggregates", b"aggregates", "bucket_seconds", b"bucket_seconds", "end_ts", b"end_ts", "fill_gaps", b"fill_gaps", "per_sensor", b"per_sensor", "sensor_ids", b"sensor_ids", "start_ts", b"start_ts", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bucket_seconds: _TypeAlias = _typing.Literal["bucket_seconds"]  # noqa: Y015
     _WhichOneofArgType__bucket_seconds: _TypeAlias = _typing.Literal["_bucket_seconds", b"_bucket_seconds"]  # noqa: Y015
@@ -540,6 +756,9 @@ class GetSensorAvgAndLatestDataReq(_message.Message):
     SENSOR_IDS_FIELD_NUMBER: _builtins.int
     BUCKET_SECONDS_FIELD_NUMBER: _builtins.int
     PER_SENSOR_FIELD_NUMBER: _builtins.int
+    AGGREGATES_FIELD_NUMBER: _builtins.int
+    FILL_GAPS_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
     start_ts: _builtins.int
     """Readings at or after this time."""
     end_ts: _builtins.int
@@ -548,9 +767,21 @@ class GetSensorAvgAndLatestDataReq(_message.Message):
     """Width of a bucket in seconds; default 1800. Buckets are aligned as in GetSensorAvgDataReq."""
     per_sensor: _builtins.bool
     """One series per sensor instead of one over all of them."""
+    fill_gaps: _builtins.bool
+    """Also buckets without readings, with count 0: of the whole range, which start_ts and end_ts must bound, and with
+    per_sensor of each sensor that sensor_ids names.
+    """
+    time_zone: _builtins.str
+    """IANA name of the zone whose midnights buckets are aligned to; default UTC. Days may then have 23 or 25 hours.
+    bucket_seconds must then divide an hour, be hours that divide a day, or be whole days.
+    """
     @_builtins.property
     def sensor_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Readings of these sensors; empty means all. At most 1000."""
+
+    @_builtins.property
+    def aggregates(self) -> _containers.RepeatedScalarFieldContainer[Global___Aggregate.ValueType]:
+        """Aggregates beside count and averages."""
 
     def __init__(
         self,
@@ -560,10 +791,13 @@ class GetSensorAvgAndLatestDataReq(_message.Message):
         sensor_ids: _abc.Iterable[_builtins.int] | None = ...,
         bucket_seconds: _builtins.int | None = ...,
         per_sensor: _builtins.bool = ...,
+        aggregates: _abc.Iterable[Global___Aggregate.ValueType] | None = ...,
+        fill_gaps: _builtins.bool = ...,
+        time_zone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket_seconds", b"_bucket_seconds", "_end_ts", b"_end_ts", "_start_ts", b"_start_ts", "bucket_seconds", b"bucket_seconds", "end_ts", b"end_ts", "start_ts", b"start_ts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket_seconds", b"_bucket_seconds", "_end_ts", b"_end_ts", "_start_ts", b"_start_ts", "bucket_seconds", b"bucket_seconds", "end_ts", b"end_ts", "per_sensor", b"per_sensor", "sensor_ids", b"sensor_ids", "start_ts", b"start_ts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket_seconds", b"_bucket_seconds", "_end_ts", b"_end_ts", "_start_ts", b"_start_ts", "aggregates", b"aggregates", "bucket_seconds", b"bucket_seconds", "end_ts", b"end_ts", "fill_gaps", b"fill_gaps", "per_sensor", b"per_sensor", "sensor_ids", b"sensor_ids", "start_ts", b"start_ts", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bucket_seconds: _TypeAlias = _typing.Literal["bucket_seconds"]  # noqa: Y015
     _WhichOneofArgType__bucket_seconds: _TypeAlias = _typing.Literal["_bucket_seconds", b"_bucket_seconds"]  # noqa: Y015
