@@ -10,6 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sensorlog.credentials import DATABASE_URI, CredentialsError, read_credential
 from sensorlog.pipeline import PipelineConfig, PipelineConfigError, read_pipeline_config
 from sensorlog.telemetry import StopSignal, configure_logging
+from sensorlog_query.certificate import read_pair
 from sensorlog_query.process import serve
 from sensorlog_query.server import BindError
 from sensorlog_query.settings import Settings, SettingsError, read_settings
@@ -27,13 +28,14 @@ def main(arguments: Sequence[str]) -> int:
         settings = read_settings(list(arguments))
         pipeline = read_pipeline_config(settings.config)
         _check_uri(settings)
+        _check_certificate(settings)
     except (SettingsError, PipelineConfigError, CredentialsError) as e:
         print(f"error: {e}", file=sys.stderr)  # noqa: T201 -- before there is a log
         return BAD_CONFIGURATION
     configure_logging("query", level=settings.log_level, log_format=settings.log_format)
     try:
         return 0 if _serve(settings, pipeline) else FAILED
-    except (BindError, OSError) as e:
+    except (BindError, CredentialsError, OSError) as e:
         log.error("cannot serve", error=str(e))  # noqa: TRY400 -- the message says all
         return FAILED
 
@@ -46,6 +48,11 @@ def _check_uri(settings: Settings) -> None:
         # Without the reason: libpq quotes the uri, password included.
         path = settings.database_dir / DATABASE_URI
         raise CredentialsError(f"{path} is no connection uri; write postgresql://user:password@host:5432/db") from None
+
+
+def _check_certificate(settings: Settings) -> None:
+    if settings.tls_dir is not None:
+        read_pair(settings.tls_dir, require_client=settings.tls_client_auth == "require").check()
 
 
 def _serve(settings: Settings, pipeline: PipelineConfig) -> bool:

@@ -7,19 +7,17 @@ never UNKNOWN.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import grpc
 
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog_query.errors import mapped
 from sensorlog_query.metrics import Metrics
+from sensorlog_query.wrapping import Handler, wrapped
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Logger"].full_name
 STATUS_DETAILS = "grpc-status-details-bin"
-
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
-Behaviour = Callable[[Any, grpc.ServicerContext], Any]
 
 
 class Boundary(grpc.ServerInterceptor):
@@ -36,35 +34,9 @@ class Boundary(grpc.ServerInterceptor):
         """Return the handler with its behaviour wrapped."""
         handler = continuation(handler_call_details)
         service, _, method = handler_call_details.method.lstrip("/").partition("/")
-        if handler is None or service != SERVICE:
+        if service != SERVICE:
             return handler
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, handler.unary_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(method, handler.unary_unary),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        return handler
-
-    def _unary(self, method: str, behaviour: Behaviour) -> Behaviour:
-        def guarded(request: Any, context: grpc.ServicerContext) -> Any:
-            with self._observed(method, context):
-                return behaviour(request, context)
-
-        return guarded
-
-    def _stream(self, method: str, behaviour: Behaviour) -> Behaviour:
-        def guarded(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._observed(method, context):
-                yield from behaviour(request, context)
-
-        return guarded
+        return wrapped(handler, lambda context: self._observed(method, context))
 
     @contextmanager
     def _observed(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:

@@ -2,10 +2,12 @@
 
 QueryError
 ├── InvalidArgumentError    INVALID_ARGUMENT    the request; names the field and what is accepted
+├── UnauthenticatedError    UNAUTHENTICATED     no token, or none that holds here
+├── PermissionDeniedError   PERMISSION_DENIED   the token's owner may not read this pipeline
 ├── DeadlineError           DEADLINE_EXCEEDED   the caller's deadline, or the service's own limit
 ├── CallerGoneError         CANCELLED           nobody waits for the answer any more
 ├── LimitError              RESOURCE_EXHAUSTED  the answer or the load is above a limit
-├── UnavailableError        UNAVAILABLE         the database is away; trying again later helps
+├── UnavailableError        UNAVAILABLE         the database or the API server is away; trying again later helps
 └── InternalError           INTERNAL            a fault of ours; the log has the rest under `error_id`
 
 Nothing of a statement, a connection string or a database's own message reaches a caller.
@@ -59,6 +61,18 @@ class InvalidArgumentError(QueryError):
         return status
 
 
+class UnauthenticatedError(QueryError):
+    """The caller did not show who it is."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class PermissionDeniedError(QueryError):
+    """The caller is known, and may not read this pipeline."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
 class DeadlineError(QueryError):
     """There was not enough time."""
 
@@ -78,7 +92,7 @@ class LimitError(QueryError):
 
 
 class UnavailableError(QueryError):
-    """The database does not answer, or is not ready yet."""
+    """The database does not answer or is not ready yet, or nobody can say whether the caller may read."""
 
     code = grpc.StatusCode.UNAVAILABLE
 

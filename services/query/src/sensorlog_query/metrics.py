@@ -33,6 +33,25 @@ class Metrics:
         )
 
 
+class CertificateMetrics:
+    """What the server's certificate tells; only where the service has one."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.expires = Gauge(
+            "sensorlog_query_certificate_expiry_timestamp_seconds",
+            "When the certificate in use expires, seconds since 1970.",
+            registry=registry,
+        )
+        self.reloads = Counter(
+            "sensorlog_query_certificate_reloads", "New certificates taken into use.", registry=registry
+        )
+        self.refused = Gauge(
+            "sensorlog_query_certificate_refused",
+            "1 while the files hold a certificate that cannot be used and the one before is served.",
+            registry=registry,
+        )
+
+
 class PoolCollector(Collector):
     """The connection pool's numbers, read when Prometheus asks."""
 

@@ -14,13 +14,16 @@ from sensorlog import measurements
 from sensorlog.pipeline import PipelineConfig
 from sensorlog.rpc import logger_pb2_grpc
 from sensorlog.telemetry import Problem
+from sensorlog_query.authentication import Authentication
 from sensorlog_query.averages import Averages
 from sensorlog_query.boundary import SERVICE, Boundary
+from sensorlog_query.certificate import ServerCertificate
 from sensorlog_query.database import Database
 from sensorlog_query.exports import Exports
-from sensorlog_query.metrics import Metrics, PoolCollector
+from sensorlog_query.metrics import CertificateMetrics, Metrics, PoolCollector
 from sensorlog_query.readings import Readings
 from sensorlog_query.replies import Replies, largest_page_bytes
+from sensorlog_query.reviews import ApiServer, Resource
 from sensorlog_query.service import Answers, Limits, Logger
 from sensorlog_query.settings import Settings
 from sensorlog_query.sql import Statements
@@ -56,6 +59,16 @@ def _options(pipeline: PipelineConfig, processes: int) -> list[tuple[str, Any]]:
     ]
 
 
+def _interceptors(settings: Settings, pipeline: PipelineConfig, metrics: Metrics) -> list[grpc.ServerInterceptor]:
+    """Return them from the outermost to the innermost."""
+    boundary = Boundary(metrics)
+    if settings.auth == "none":
+        return [boundary]
+    api_server = ApiServer(settings.auth_api_server, settings.auth_dir)
+    resource = Resource(pipeline.namespace, pipeline.name)
+    return [boundary, Authentication(api_server, resource, settings.auth_audience, settings.auth_cache_seconds)]
+
+
 class QueryServer:
     """Everything that answers calls, between `start` and `stop`."""
 
@@ -76,12 +89,13 @@ class QueryServer:
         self._health = health.HealthServicer(experimental_thread_pool=self._canceller)
         self._stopping = threading.Event()
         self._server = self._build(pipeline, names, statements)
+        self._certificate = self._load_certificate(registry)
         self.port = self._bind()
 
     def _build(self, pipeline: PipelineConfig, names: tuple[str, ...], statements: Statements) -> grpc.Server:
         server = grpc.server(
             ThreadPoolExecutor(self._settings.workers, thread_name_prefix="call"),
-            interceptors=[Boundary(self._metrics)],
+            interceptors=_interceptors(self._settings, pipeline, self._metrics),
             options=_options(pipeline, self._settings.processes),
             maximum_concurrent_rpcs=self._settings.max_calls,
         )
@@ -105,9 +119,20 @@ class QueryServer:
             canceller=self._canceller,
         )
 
+    def _load_certificate(self, registry: CollectorRegistry) -> ServerCertificate | None:
+        if self._settings.tls_dir is None:
+            return None
+        require_client = self._settings.tls_client_auth == "require"
+        return ServerCertificate(
+            self._settings.tls_dir, require_client=require_client, metrics=CertificateMetrics(registry)
+        )
+
     def _bind(self) -> int:
+        address = f"[::]:{self._settings.grpc_port}"
         try:
-            return self._server.add_insecure_port(f"[::]:{self._settings.grpc_port}")
+            if self._certificate is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, self._certificate.credentials())
         except RuntimeError as e:
             raise BindError(f"cannot listen on port {self._settings.grpc_port}: {e}") from e
 
@@ -116,6 +141,8 @@ class QueryServer:
         self._on_database(self.database.watch.problem())
         self.database.watch.listeners.append(self._on_database)
         self.database.open()
+        if self._certificate is not None:
+            self._certificate.start()
         self._server.start()
         log.info("serving", port=self.port)
 
@@ -124,6 +151,8 @@ class QueryServer:
         self._stopping.set()
         self._health.enter_graceful_shutdown()
         self._server.stop(self._settings.shutdown_seconds).wait()
+        if self._certificate is not None:
+            self._certificate.stop()
         self.database.close()
         self._canceller.shutdown()
 

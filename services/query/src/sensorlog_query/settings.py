@@ -37,6 +37,27 @@ class Settings(BaseSettings):
     processes: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="Processes that share the port, a core each at most; what follows is for each of them."
     )
+    tls_dir: Path | None = Field(
+        None,
+        description="Folder of a kubernetes.io/tls Secret: tls.crt, tls.key, and ca.crt for clients; none: no TLS.",
+    )
+    tls_client_auth: Literal["none", "require"] = Field(
+        "none", description="require: clients must show a certificate that ca.crt of tls_dir signed."
+    )
+    auth: Literal["none", "kubernetes"] = Field(
+        "none", description="kubernetes: callers show a bearer token and may get sensorlogpipelines/data by RBAC."
+    )
+    auth_audience: str = Field("", description="Audience that a token must be issued for; needed with auth.")
+    auth_cache_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
+        5.0, description="How long a verdict on a token holds, in seconds."
+    )
+    auth_api_server: str = Field(
+        "https://kubernetes.default.svc", description="The API server that says whose a token is and what they may."
+    )
+    auth_dir: Path = Field(
+        Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+        description="Folder with the token and ca.crt for the API server.",
+    )
     workers: Annotated[int, Field(ge=1, le=512)] = Field(
         16, description="Threads that serve calls: as many are at work at once, others wait."
     )
@@ -67,6 +88,10 @@ class Settings(BaseSettings):
             raise ValueError(f"pool_min: {self.pool_min} is above pool_max {self.pool_max}")
         if self.max_exports >= self.workers:
             raise ValueError(f"max_exports: {self.max_exports} must be below workers {self.workers}")
+        if self.tls_client_auth == "require" and self.tls_dir is None:
+            raise ValueError("tls_client_auth: require needs tls_dir, whose ca.crt signs clients' certificates")
+        if self.auth != "none" and not self.auth_audience:
+            raise ValueError(f"auth_audience: {self.auth} needs the audience that tokens must be issued for")
         return self
 
 

@@ -1,0 +1,140 @@
+"""Who may read: a bearer token that Kubernetes knows, of somebody whom RBAC lets `get` sensorlogpipelines/data.
+
+Only the Logger service asks for a token. Health stays open, as probes and balancers need it, and so does reflection:
+it tells the contract, which is public, and no data.
+"""
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+
+import grpc
+
+from sensorlog_query.boundary import SERVICE
+from sensorlog_query.errors import PermissionDeniedError, UnauthenticatedError
+from sensorlog_query.reviews import ApiServer, Resource
+from sensorlog_query.wrapping import Handler, wrapped
+
+MAX_TOKEN_BYTES = 16 * 1024
+MAX_VERDICTS = 1024
+"""Tokens remembered at once; a flood of made-up ones pushes the oldest out and no memory up."""
+
+
+class Verdict(Enum):
+    """What is known of a token."""
+
+    ADMITTED = "admitted"
+    UNKNOWN = "unknown"
+    FORBIDDEN = "forbidden"
+
+
+class Verdicts:
+    """Verdicts by token, for `seconds` each. Of a token only its SHA-256 is kept.
+
+    Calls with the same token at the same time ask once. An error of `ask` is raised and not remembered.
+    """
+
+    def __init__(self, ask: Callable[[str], Verdict], seconds: float, limit: int = MAX_VERDICTS) -> None:
+        self._ask = ask
+        self._seconds = seconds
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._known: OrderedDict[bytes, tuple[float, Verdict]] = OrderedDict()
+        self._asking: dict[bytes, threading.Lock] = {}
+
+    def of(self, token: str) -> Verdict:
+        """Return the verdict on a token."""
+        key = hashlib.sha256(token.encode()).digest()
+        found = self._find(key)
+        if found is not None:
+            return found
+        with self._lock:
+            turn = self._asking.setdefault(key, threading.Lock())
+        with turn:
+            return self._find(key) or self._learn(key, token)
+
+    def _find(self, key: bytes) -> Verdict | None:
+        with self._lock:
+            until, verdict = self._known.get(key, (0.0, None))
+            return verdict if time.monotonic() < until else None
+
+    def _learn(self, key: bytes, token: str) -> Verdict:
+        try:
+            verdict = self._ask(token)
+            with self._lock:
+                self._known.pop(key, None)
+                self._known[key] = (time.monotonic() + self._seconds, verdict)
+                while len(self._known) > self._limit:
+                    self._known.popitem(last=False)
+            return verdict
+        finally:
+            with self._lock:
+                self._asking.pop(key, None)
+
+
+class Authentication(grpc.ServerInterceptor):
+    """Lets callers of the Logger service in who may read `resource`.
+
+    Stands inside the Boundary, which makes status codes of what is raised here: UnauthenticatedError,
+    PermissionDeniedError, and UnavailableError where the API server cannot be asked. A stream is checked when it
+    begins.
+    """
+
+    def __init__(self, api_server: ApiServer, resource: Resource, audience: str, cache_seconds: float) -> None:
+        self._api_server = api_server
+        self._resource = resource
+        self._audience = audience
+        self._verdicts = Verdicts(self._judge, cache_seconds)
+
+    def intercept_service(
+        self,
+        continuation: "Callable[[grpc.HandlerCallDetails], Handler]",
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler":
+        """Return the handler with the check before its work: here it would hold up all calls."""
+        handler = continuation(handler_call_details)
+        service = handler_call_details.method.lstrip("/").partition("/")[0]
+        return wrapped(handler, self._admitted) if service == SERVICE else handler
+
+    @contextmanager
+    def _admitted(self, context: grpc.ServicerContext) -> Iterator[None]:
+        self._admit(bearer_token(context))
+        yield
+
+    def _admit(self, token: str) -> None:
+        pipeline = f"{self._resource.namespace}/{self._resource.name}"
+        match self._verdicts.of(token):
+            case Verdict.UNKNOWN:
+                raise UnauthenticatedError(
+                    "the token does not hold here: it is invalid, expired, or not issued for the audience"
+                    f" {self._audience!r}; get one with `kubectl create token NAME --audience {self._audience}`"
+                )
+            case Verdict.FORBIDDEN:
+                raise PermissionDeniedError(
+                    f"you may not read pipeline {pipeline}: it takes the right to get sensorlogpipelines/data of"
+                    f" sensorlog.dev in namespace {self._resource.namespace}"
+                )
+            case Verdict.ADMITTED:
+                return
+
+    def _judge(self, token: str) -> Verdict:
+        user = self._api_server.user_of(token, self._audience)
+        if user is None:
+            return Verdict.UNKNOWN
+        return Verdict.ADMITTED if self._api_server.may_read(user, self._resource) else Verdict.FORBIDDEN
+
+
+def bearer_token(context: grpc.ServicerContext) -> str:
+    """Return the token of a call's metadata (RFC 6750, 2.1); UnauthenticatedError where there is none."""
+    values = [value for key, value in context.invocation_metadata() if key == "authorization"]
+    if len(values) != 1:
+        raise UnauthenticatedError("a token is needed: send the metadata `authorization: Bearer TOKEN`, once")
+    scheme, _, token = str(values[0]).partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not 0 < len(token) <= MAX_TOKEN_BYTES:
+        raise UnauthenticatedError("the metadata `authorization` must be `Bearer TOKEN`")
+    return token
