@@ -84,6 +84,10 @@ BENCH := env PYTHONPATH=tests uv run python -m
 bench-ingest: uv docker backing-images  ## Ingest beside raw COPY, in one run; ARGS="--help" tells what can be chosen
 	@$(BENCH) benchmarks.ingest $(ARGS)
 
+.PHONY: bench-query
+bench-query: uv docker backing-images  ## Exports beside plain COPY, calls beside an empty method, in one run
+	@$(BENCH) benchmarks.query $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: uv docker backing-images  ## Ingest beside Telegraf, tuned to its best: speed, kills, malformed messages, an outage
 	@benchmarks/telegraf/build.sh
