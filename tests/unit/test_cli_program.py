@@ -1,19 +1,39 @@
 """The program as a whole: its names, its help, its errors."""
 
 import pytest
-from grpc import RpcError, StatusCode
+from grpc import StatusCode
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from sensorlog import __version__
+from sensorlog.client import (
+    CallError,
+    ExportInterruptedError,
+    InvalidRequestError,
+    MissingExtraError,
+    ServiceError,
+    UnavailableError,
+)
 from sensorlog_cli.app import app, program_name
 from sensorlog_cli.errors import CliError, UnreachableError, UsageError, translate
 
-COMMANDS = ("publish", "sensors", "readings", "latest", "averages", "status", "version", "dead-letters")
+COMMANDS = (
+    "publish",
+    "sensors",
+    "readings",
+    "latest",
+    "averages",
+    "export",
+    "plot",
+    "status",
+    "version",
+    "dead-letters",
+)
 CLUSTER = ("--namespace", "-n", "--context", "--kubeconfig", "--timeout", "--debug", "--output", "-o")
 WHERE = (*CLUSTER, "--pipeline")
 QUERY = (*WHERE, "--endpoint", "--timestamp-unit")
-RANGE = ("--since", "--start", "--end", "--sensor-id")
+RANGE = ("--since", "--start", "--from", "--end", "--to", "--sensor-id", "--sensor")
+BUCKETS = ("--bucket", "--per-sensor", "--aggregate", "--fill-gaps", "--time-zone", "--with-latest")
 SOURCE = ("--data", "--from-host", "--duration", "--interval", "--allow-unknown")
 LETTERS = ("--reason", "--topic", "--since")
 CHOICE = ("--all", "--dry-run", "--yes")
@@ -27,7 +47,9 @@ KAFKA = ("--bootstrap-servers", "--kafka-option", "--topic", "--sensors-topic", 
         ("sensors", QUERY),
         ("readings", (*QUERY, *RANGE, "--limit", "--all", "--order")),
         ("latest", (*QUERY, "--sensor-id")),
-        ("averages", (*QUERY, *RANGE, "--bucket", "--per-sensor", "--with-latest")),
+        ("averages", (*QUERY, *RANGE, *BUCKETS)),
+        ("export", (*QUERY, *RANGE, "--measurement", "--file", "-f", "--export-timeout", "PIPELINE")),
+        ("plot", ("--endpoint", *RANGE, "--measurement", "--extremes", "--width", "--height", "PIPELINE")),
         ("status", (*WHERE, "--all-namespaces", "-A", "--watch", "NAME")),
         ("dead-letters list", (*CLUSTER, *LETTERS, "--limit", "PIPELINE")),
         ("dead-letters show", (*CLUSTER, "--raw", "PIPELINE", "ID")),
@@ -72,25 +94,10 @@ def test_an_unknown_command_or_option_is_a_usage_error() -> None:
     assert CliRunner().invoke(app, ["latest", "--nope"]).exit_code == 2
 
 
-class FailedCallError(RpcError):
-    """A call that failed, as gRPC raises it."""
-
-    def __init__(self, code: StatusCode) -> None:
-        self._code = code
-
-    def code(self) -> StatusCode:
-        """Return the status."""
-        return self._code
-
-    def details(self) -> str:
-        """Return what the server said."""
-        return "what the\nserver said"
-
-
 @pytest.mark.parametrize("code", [code for code in StatusCode if code is not StatusCode.OK])
 def test_every_grpc_status_becomes_one_line_that_keeps_what_the_server_said(code: StatusCode) -> None:
     """None escapes as itself."""
-    error = translate(FailedCallError(code))
+    error = translate(CallError(code, "what the server said"))
     assert error is not None
     assert "what the server said" in str(error)
     assert "\n" not in str(error)
@@ -102,8 +109,10 @@ def test_every_grpc_status_becomes_one_line_that_keeps_what_the_server_said(code
         (UsageError("x"), UsageError),
         (ConnectionRefusedError("x"), UnreachableError),
         (TimeoutError("x"), UnreachableError),
-        (FailedCallError(StatusCode.INVALID_ARGUMENT), UsageError),
-        (FailedCallError(StatusCode.INTERNAL), CliError),
+        (InvalidRequestError(StatusCode.INVALID_ARGUMENT, "x"), UsageError),
+        (ServiceError(StatusCode.INTERNAL, "x"), CliError),
+        (ExportInterruptedError(UnavailableError(StatusCode.UNAVAILABLE, "x"), 5, 1, 7), UnreachableError),
+        (MissingExtraError("pyarrow", "arrow"), CliError),
     ],
 )
 def test_foreign_errors_have_their_kind(error: Exception, kind: type[CliError]) -> None:

@@ -1,6 +1,7 @@
 """The commands that read, over a real gRPC connection to a server with known data."""
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
@@ -58,9 +59,12 @@ class KnownLogger(LoggerServicer):
     ) -> pb.GetSensorAvgDataReply:
         self.requests.append(request)
         sensor = 1 if request.per_sensor else None
-        return pb.GetSensorAvgDataReply(
-            results=[pb.SensorAvgData(period=1646407800, avg_temp=30, avg_cpu=20, count=1, sensor_id=sensor)]
-        )
+        result = pb.SensorAvgData(period=1646407800, avg_temp=30, avg_cpu=20, count=1, sensor_id=sensor)
+        if pb.AGGREGATE_MINIMUM in request.aggregates:
+            result.minimums.update({"temperature": 2, "cpu": 1})
+        if pb.AGGREGATE_LAST in request.aggregates:
+            result.lasts.update({"cpu": 3})
+        return pb.GetSensorAvgDataReply(results=[result])
 
     def GetSensorAvgAndLatestData(  # noqa: N802, D102
         self,
@@ -82,7 +86,7 @@ class KnownLogger(LoggerServicer):
         request: pb.ExportSensorDataReq,  # noqa: ARG002
         context: Any,
     ) -> Iterator[pb.ExportSensorDataReply]:
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no command exports")
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "an older one")
         yield pb.ExportSensorDataReply()
 
 
@@ -211,9 +215,39 @@ def test_averages_with_latest(served: Served) -> None:
     assert "latest temperature" in served.run("averages", "--with-latest").stdout
 
 
+def test_averages_ask_for_aggregates_gaps_and_a_zone(served: Served) -> None:
+    """What is said reaches the service; --fill-gaps ends now where no end is given."""
+    served.run(
+        *("averages", "--aggregate", "min,max", "--aggregate", "first", "--fill-gaps", "--from", "1646400000"),
+        *("--time-zone", "Europe/Berlin", "--sensor", "7"),
+    )
+    [request] = served.logger.requests
+    assert list(request.aggregates) == [pb.AGGREGATE_MINIMUM, pb.AGGREGATE_MAXIMUM, pb.AGGREGATE_FIRST]
+    assert (request.fill_gaps, request.time_zone, request.start_ts) == (True, "Europe/Berlin", 1646400000)
+    assert abs(request.end_ts - time.time()) < 60
+    assert list(request.sensor_ids) == [7]
+
+
+def test_aggregates_have_columns_and_keys(served: Served) -> None:
+    """Beside the averages; only those that came."""
+    [row] = served.document("averages", "--aggregate", "min,last")
+    assert (row["minimums"], row["lasts"]) == ({"cpu": 1.0, "temperature": 2.0}, {"cpu": 3.0})
+    assert "maximums" not in row
+    header, values = served.run("averages", "--aggregate", "min,last").stdout.splitlines()
+    assert "min temperature" in header
+    assert "last cpu" in header
+    assert values.split() == ["2022-03-04T15:30:00Z", "1", "30", "20", "2", "1", "3"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
+        (["averages", "--aggregate", "min,mode"], 2, "'mode' is none of min, max, first, last"),
+        (["export", "-o", "xlsx"], 2, "'xlsx' is not one of"),
+        (["export", "a", "-p", "b"], 2, "PIPELINE says 'a'"),
+        (["export"], 3, "an older one"),
+        (["plot"], 2, "--measurement"),
+        (["plot", "-m", "cpu", "--start", "5", "--to", "5"], 2, "--end must be later"),
         (["readings", "--sensor-id", "-1"], 2, "sensor_ids: must not be negative"),
         (["readings", "--sensor-id", "404"], 3, "database is away"),
         (["readings", "--start", "yesterday"], 2, "--start: 'yesterday' is no time"),

@@ -8,7 +8,7 @@ import typer
 
 from sensorlog import __version__
 from sensorlog_cli.boundary import Boundary
-from sensorlog_cli.commands import dead_letters, publish, read, status
+from sensorlog_cli.commands import dead_letters, export, plot, publish, read, status
 from sensorlog_cli.options import Output
 from sensorlog_cli.output import write_json
 
@@ -20,7 +20,16 @@ app = typer.Typer(
     help="Publish and read sensor data, and see what a SensorLog pipeline does.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (publish.publish, read.sensors, read.readings, read.latest, read.averages, status.status):
+for command in (
+    publish.publish,
+    read.sensors,
+    read.readings,
+    read.latest,
+    read.averages,
+    export.export,
+    plot.plot,
+    status.status,
+):
     app.command()(command)
 app.add_typer(dead_letters.app, name="dead-letters")
 

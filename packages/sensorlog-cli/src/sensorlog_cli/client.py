@@ -1,152 +1,82 @@
-"""The query service as the commands use it: requests with a deadline, pages joined, replies as plain rows."""
+"""The query service as the commands use it: found, connected, and its answers as the rows that are shown."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-
+from sensorlog.client import Bucket, Client, Reading, Retries, Sensor
 from sensorlog.measurements import Measurement
-from sensorlog.rpc import logger_pb2 as pb
-from sensorlog.rpc.logger_pb2_grpc import LoggerStub
 from sensorlog.timestamps import TimestampUnit
 from sensorlog_cli.cluster import Cluster
 from sensorlog_cli.options import QueryOptions
 from sensorlog_cli.output import Row
-from sensorlog_cli.pipelines import Pipeline
 
-MAX_PAGE_SIZE = 10_000
-"""The most that the contract allows in one reply."""
-
-_MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""A page of 10,000 wide readings is larger than gRPC's default of 4 MiB."""
+RETRIES = Retries(attempts=3)
+"""A second of trying again: a person waits, and can say it once more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Which readings; bounds in the pipeline's unit, `start` included and `end` not."""
+class Source:
+    """A query service. `measurements` is what the pipeline declares, None where no resource was read."""
 
-    start: int | None = None
-    end: int | None = None
-    sensor_ids: Sequence[int] = ()
+    client: Client
+    measurements: tuple[Measurement, ...] | None = None
 
-    def fields(self) -> dict[str, Any]:
-        """Return the selection as the fields that every request of readings has."""
-        return {"start_ts": self.start, "end_ts": self.end, "sensor_ids": self.sensor_ids}
-
-
-class QueryClient:
-    """Asks one query service. Every method raises grpc.RpcError.
-
-    `measurements` is what the pipeline declares, None where no resource was read.
-    """
-
-    def __init__(
-        self,
-        stub: LoggerStub,
-        timeout: float,
-        unit: TimestampUnit = "s",
-        measurements: Sequence[Measurement] | None = None,
-    ) -> None:
-        self._stub = stub
-        self._timeout = timeout
-        self.unit: TimestampUnit = unit
-        self.measurements = measurements
-
-    def sensors(self) -> Iterator[Row]:
-        """Yield every sensor that announced itself, by id."""
-        page = 1
-        while True:
-            request = pb.ListSensorReq(page=page, page_size=MAX_PAGE_SIZE)
-            results = self._stub.ListSensor(request, timeout=self._timeout).results
-            yield from ({"id": s.id, "type": s.type, "location": s.location} for s in results)
-            if len(results) < MAX_PAGE_SIZE:
-                return
-            page += 1
-
-    def readings(self, selection: Selection, *, newest_first: bool, limit: int | None) -> Iterator[Row]:
-        """Yield at most `limit` readings by (time, sensor), page by page as they are taken."""
-        order = pb.ORDER_DESCENDING if newest_first else pb.ORDER_ASCENDING
-        token, wanted = "", limit
-        while wanted is None or wanted > 0:
-            size = MAX_PAGE_SIZE if wanted is None else min(wanted, MAX_PAGE_SIZE)
-            request = pb.ListSensorDataReq(page_size=size, page_token=token, order=order, **selection.fields())
-            reply = self._stub.ListSensorData(request, timeout=self._timeout)
-            yield from map(reading_row, reply.results)
-            token = reply.next_page_token
-            if not token:
-                return
-            wanted = None if wanted is None else wanted - len(reply.results)
-
-    def latest(self, sensor_ids: Sequence[int]) -> Iterator[Row]:
-        """Yield the last reading of each sensor."""
-        request = pb.GetLatestSensorDataReq(sensor_ids=sensor_ids)
-        yield from map(reading_row, self._stub.GetLatestSensorData(request, timeout=self._timeout).results)
-
-    def averages(self, selection: Selection, bucket_seconds: int, *, per_sensor: bool) -> Iterator[Row]:
-        """Yield the average of each measurement per bucket."""
-        request = pb.GetSensorAvgDataReq(bucket_seconds=bucket_seconds, per_sensor=per_sensor, **selection.fields())
-        yield from map(_average, self._stub.GetSensorAvgData(request, timeout=self._timeout).results)
-
-    def averages_and_latest(self, selection: Selection, bucket_seconds: int, *, per_sensor: bool) -> Iterator[Row]:
-        """Yield the average and the latest value of each measurement per bucket."""
-        request = pb.GetSensorAvgAndLatestDataReq(
-            bucket_seconds=bucket_seconds, per_sensor=per_sensor, **selection.fields()
-        )
-        for result in self._stub.GetSensorAvgAndLatestData(request, timeout=self._timeout).results:
-            latest = dict(result.latest)
-            if result.HasField("last_temp"):
-                latest.setdefault("temperature", result.last_temp)
-            yield {**_average(result), "latest": latest}
-
-
-def reading_row(data: pb.SensorData) -> Row:
-    """Return a reading in the form that `publish` takes; a NULL measurement is left out."""
-    row: dict[str, Any] = {"ts": data.ts, "sensor_id": data.sensor_id}
-    if data.HasField("temperature"):
-        row["temperature"] = data.temperature
-    if data.HasField("cpu"):
-        row["cpu"] = data.cpu
-    return row | dict(sorted(data.measurements.items()))
-
-
-def _average(data: pb.SensorAvgData | pb.SensorAvgAndLatestData) -> Row:
-    row: dict[str, Any] = {"period": data.period}
-    if data.HasField("sensor_id"):
-        row["sensor_id"] = data.sensor_id
-    return row | {"count": data.count, "averages": _averages(data)}
-
-
-def _averages(data: pb.SensorAvgData | pb.SensorAvgAndLatestData) -> Mapping[str, float]:
-    averages = dict(sorted(data.averages.items()))
-    if data.HasField("avg_temp"):
-        averages.setdefault("temperature", data.avg_temp)
-    if data.HasField("avg_cpu"):
-        averages.setdefault("cpu", data.avg_cpu)
-    return averages
+    @property
+    def unit(self) -> TimestampUnit:
+        """The unit of every `ts`."""
+        return self.client.timestamp_unit
 
 
 @contextmanager
-def connected(options: QueryOptions) -> Iterator[QueryClient]:
+def connected(options: QueryOptions) -> Iterator[Source]:
     """Reach the query service that `options` name: directly, or through the cluster."""
+    said: TimestampUnit | None = options.timestamp_unit.value if options.timestamp_unit else None
     if options.endpoint is not None:
-        unit: TimestampUnit = options.timestamp_unit.value if options.timestamp_unit else "s"
-        with _stub(options.endpoint) as stub:
-            yield QueryClient(stub, options.timeout_seconds, unit)
+        with _client(options, options.endpoint, said or "s") as client:
+            yield Source(client)
         return
     cluster = Cluster(options)
     pipeline = cluster.pipeline(options.pipeline)
-    with cluster.forwarded(pipeline) as address, _stub(address) as stub:
-        yield QueryClient(stub, options.timeout_seconds, _unit(options, pipeline), pipeline.measurements)
+    with (
+        cluster.forwarded(pipeline) as address,
+        _client(options, address, said or pipeline.timestamp_unit) as client,
+    ):
+        yield Source(client, pipeline.measurements)
 
 
-def _unit(options: QueryOptions, pipeline: Pipeline) -> TimestampUnit:
-    return options.timestamp_unit.value if options.timestamp_unit else pipeline.timestamp_unit
+def _client(options: QueryOptions, address: str, unit: TimestampUnit) -> Client:
+    return Client(address, timestamp_unit=unit, timeout=options.timeout_seconds, retries=RETRIES)
 
 
-@contextmanager
-def _stub(address: str) -> Iterator[LoggerStub]:
-    limit = [("grpc.max_receive_message_length", _MAX_REPLY_BYTES)]
-    with grpc.insecure_channel(address, options=limit) as channel:
-        yield LoggerStub(channel)
+def sensor_row(sensor: Sensor) -> Row:
+    """Return a sensor in the form that announces it."""
+    return {"id": sensor.id, "type": sensor.type, "location": sensor.location}
+
+
+def reading_row(reading: Reading) -> Row:
+    """Return a reading in the form that `publish` takes; a NULL measurement is left out."""
+    return {"ts": reading.ts, "sensor_id": reading.sensor_id, **reading.values}
+
+
+def bucket_row(bucket: Bucket) -> Row:
+    """Return a bucket by the contract's names; aggregates that were not asked for are left out."""
+    row: dict[str, Any] = {"period": bucket.start}
+    if bucket.sensor_id is not None:
+        row["sensor_id"] = bucket.sensor_id
+    further: Mapping[str, Mapping[str, float]] = {
+        "minimums": bucket.minimums,
+        "maximums": bucket.maximums,
+        "firsts": bucket.firsts,
+        "lasts": bucket.lasts,
+    }
+    asked = {name: values for name, values in further.items() if values}
+    return row | {"count": bucket.count, "averages": bucket.averages, **asked}
+
+
+def latest_row(bucket: Bucket) -> Row:
+    """Return a bucket with its last values as `latest`."""
+    row = dict(bucket_row(bucket))
+    row["latest"] = row.pop("lasts", {})
+    return row

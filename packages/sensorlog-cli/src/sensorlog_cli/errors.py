@@ -4,8 +4,8 @@
     ├── UsageError       2: the arguments or the readings do not fit
     └── UnreachableError 3: what was named does not exist or cannot be reached
 
-Errors of the libraries below (gRPC, Kubernetes, Kafka, the network) become one of these in `translate`, and nowhere
-else. Every message is one line: what happened, then what to do.
+Errors of the libraries below (the query client, Kubernetes, Kafka, the network) become one of these in `translate`,
+and nowhere else. Every message is one line: what happened, then what to do.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,8 @@ from kubernetes.client import ApiException
 from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
 from websocket import WebSocketException
+
+from sensorlog.client import ExportInterruptedError, MissingExtraError, SensorLogError
 
 
 class ExitStatus(IntEnum):
@@ -48,7 +50,7 @@ class UnreachableError(CliError):
     status = ExitStatus.UNREACHABLE
 
 
-_GRPC: dict[grpc.StatusCode, tuple[type[CliError], str]] = {
+_GRPC: dict[grpc.StatusCode | None, tuple[type[CliError], str]] = {
     grpc.StatusCode.INVALID_ARGUMENT: (UsageError, "the query service refuses the request: {}"),
     grpc.StatusCode.UNAVAILABLE: (
         UnreachableError,
@@ -83,11 +85,13 @@ def translate(error: Exception) -> CliError | None:
     return None
 
 
-def _from_grpc(error: grpc.RpcError) -> CliError:
-    # Every RpcError that a call raises is a grpc.Call too, but its type does not say so.
-    code, details = error.code(), error.details()
-    kind, message = _GRPC.get(code, (CliError, "the query service failed: {}; its logs say more"))
-    return kind(message.format(_line(f"{code.name}: {details}")))
+def _from_query(error: SensorLogError) -> CliError:
+    if isinstance(error, MissingExtraError):
+        return CliError(_line(error))
+    kind, message = _GRPC.get(error.code, (CliError, "the query service failed: {}; its logs say more"))
+    if isinstance(error, ExportInterruptedError):
+        return kind(_line(error))  # it says itself what to do
+    return kind(message.format(_line(error)))
 
 
 def _from_kubernetes(error: ApiException) -> CliError:
@@ -117,7 +121,7 @@ def _line(text: object) -> str:
 
 
 _FOREIGN: tuple[tuple[type[Exception], Callable[[Any], CliError]], ...] = (
-    (grpc.RpcError, _from_grpc),
+    (SensorLogError, _from_query),
     (ApiException, _from_kubernetes),
     (ConfigException, _from_config),
     (KafkaException, _from_kafka),

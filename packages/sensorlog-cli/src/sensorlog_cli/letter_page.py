@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from sensorlog.client.rows import reading_of
 from sensorlog.letters import Envelope, Summary
 from sensorlog.rpc.logger_pb2 import SensorDataList
 from sensorlog_cli.client import reading_row
@@ -173,7 +174,7 @@ def _protobuf_lines(value: bytes) -> Iterator[str]:
     """Yield the readings where it is a SensorDataList, and the bytes in any case."""
     with contextlib.suppress(DecodeError):
         for reading in SensorDataList.FromString(value).items:
-            yield json.dumps(reading_row(reading), ensure_ascii=False)
+            yield json.dumps(reading_row(reading_of(reading)), ensure_ascii=False)
     yield from hex_dump(value)
 
 

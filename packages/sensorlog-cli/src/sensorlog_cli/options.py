@@ -6,7 +6,7 @@ with kubectl.
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from functools import wraps
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from sensorlog import durations
+from sensorlog_cli.errors import UsageError
 
 DEBUG_KEY = "sensorlog_cli.debug"
 """Where a context's `meta` keeps whether tracebacks are wanted."""
@@ -127,15 +128,35 @@ class RangeOptions:
     start: Annotated[
         str | None,
         typer.Option(
-            "--start", metavar="TIME", help="Readings at or after this: ISO 8601 (UTC where it has no offset), or a ts."
+            "--start",
+            "--from",
+            metavar="TIME",
+            help="Readings at or after this: ISO 8601 (UTC where it has no offset), or a ts.",
         ),
     ] = None
     end: Annotated[
-        str | None, typer.Option("--end", metavar="TIME", help="Readings before this: ISO 8601, or a ts.")
+        str | None, typer.Option("--end", "--to", metavar="TIME", help="Readings before this: ISO 8601, or a ts.")
     ] = None
     sensor_ids: Annotated[
-        list[int] | None, typer.Option("--sensor-id", help="Only this sensor; may be given several times.")
+        list[int] | None, typer.Option("--sensor-id", "--sensor", help="Only this sensor; may be given several times.")
     ] = None
+
+
+PipelineArgument = Annotated[
+    str | None, typer.Argument(metavar="PIPELINE", help="The same as --pipeline.", show_default=False)
+]
+
+
+def chosen(name: str | None, pipeline: str | None, argument: str) -> str | None:
+    """Return the pipeline that `argument` or --pipeline names; UsageError where they name two."""
+    if name and pipeline and name != pipeline:
+        raise UsageError(f"{argument} says {name!r} and --pipeline says {pipeline!r}: give one of them")
+    return name or pipeline
+
+
+def of_pipeline(query: QueryOptions, name: str | None) -> QueryOptions:
+    """Return `query` with the pipeline that the argument PIPELINE names."""
+    return replace(query, pipeline=chosen(name, query.pipeline, "PIPELINE"))
 
 
 OutputOption = Annotated[

@@ -11,6 +11,16 @@ from sensorlog_cli.output import Column, Row, number
 _FIRST = ("temperature", "cpu")
 """The measurements that come first where no resource says the order."""
 
+_PARTS = {
+    "averages": "avg",
+    "minimums": "min",
+    "maximums": "max",
+    "firsts": "first",
+    "lasts": "last",
+    "latest": "latest",
+}
+"""What a row may tell of a bucket, and how a person reads it."""
+
 
 def sensors(_rows: Sequence[Row]) -> list[Column]:
     """Return the columns of sensors."""
@@ -31,14 +41,14 @@ def readings(rows: Sequence[Row], *, unit: TimestampUnit, measurements: Sequence
 
 
 def averages(rows: Sequence[Row], *, unit: TimestampUnit, measurements: Sequence[Measurement] | None) -> list[Column]:
-    """Return the columns of averages per bucket, with those of the latest values where rows have them."""
+    """Return the columns of averages per bucket, with those of further aggregates where rows have them."""
     columns = [Column("bucket from (UTC)", lambda row: show(row["period"], unit))]
     if any("sensor_id" in row for row in rows):
         columns.append(_SENSOR)
     columns.append(Column("readings", lambda row: str(row["count"]), right=True))
-    for part, title in (("averages", "avg"), ("latest", "latest")):
+    for part, title in _PARTS.items():
         if any(part in row for row in rows):
-            named = [name for row in rows for name in row[part]]
+            named = [name for row in rows for name in row.get(part, ())]
             columns += [
                 Column(f"{title} {header}", partial(_part_value, part, name), right=True)
                 for name, header in _headers(named, measurements)
@@ -54,7 +64,7 @@ def _value(name: str, row: Row) -> str:
 
 
 def _part_value(part: str, name: str, row: Row) -> str:
-    return number(row[part].get(name))
+    return number(row.get(part, {}).get(name))
 
 
 def _headers(named: Iterable[str], measurements: Sequence[Measurement] | None) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from rich.live import Live
 
 from sensorlog_cli.cluster import Cluster, Object
 from sensorlog_cli.errors import ExitStatus, UnreachableError, UsageError
-from sensorlog_cli.options import ClusterOptions, Output, OutputOption, grouped
+from sensorlog_cli.options import ClusterOptions, Output, OutputOption, chosen, grouped
 from sensorlog_cli.output import results, write_json, write_line
 from sensorlog_cli.status import Status, status_of
 from sensorlog_cli.status_page import document, page, summary
@@ -34,9 +34,7 @@ def status(
     Several pipelines get a line each. Exits 0 when all are ready, 1 when one is not, 3 when there is none.
     JSON is one object where a NAME is given, else an array.
     """
-    if name and pipeline and name != pipeline:
-        raise UsageError(f"NAME says {name!r} and --pipeline says {pipeline!r}: give one of them")
-    wanted = name or pipeline
+    wanted = chosen(name, pipeline, "NAME")
     if wanted and everywhere:
         raise UsageError("a NAME is in one namespace: give it with -n, or -A without a NAME")
     if watch and output is not Output.TABLE:
