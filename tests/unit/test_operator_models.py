@@ -108,3 +108,25 @@ def test_spec_that_does_not_fit_names_its_field() -> None:
     with pytest.raises(NeedsChangeError, match=r"spec\.kafka\.readings\.partitions") as refused:
         Pipeline.from_body(body)
     assert refused.value.reason is Reason.INVALID_SPEC
+
+
+def test_authentication_needs_tls() -> None:
+    """A token in clear is anybody's; the API server refuses the resource."""
+    assert "!has(self.authentication) || has(self.tls)" in rules_of(schema_of("query"))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"processes": 0},
+        {"processes": 17},
+        {"tls": {}},
+        {"tls": {"secretRef": {"name": "s"}, "clientAuth": "Maybe"}},
+        {"authentication": {"type": "Basic"}},
+        {"authentication": {"type": "Kubernetes", "audience": "two words"}},
+    ],
+)
+def test_security_that_does_not_fit_is_refused(query: dict[str, Any]) -> None:
+    """With the field's name."""
+    with pytest.raises(NeedsChangeError, match=r"spec\.query\."):
+        a_pipeline(query=query)

@@ -43,6 +43,7 @@ def test_a_new_pipeline_gets_all_its_children() -> None:
         "create PodDisruptionBudget plant-query",
         "create Deployment plant-query",
         "create Service plant-query",
+        "create Service plant-query-pods",
     ]
 
 
@@ -171,6 +172,106 @@ def test_pods_are_restricted(component: str) -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
+
+
+SECURED = {
+    "tls": {"secretRef": {"name": "plant-tls"}, "clientAuth": "Require"},
+    "authentication": {"type": "Kubernetes"},
+}
+
+
+def query_pod(children: dict[tuple[str, str], Object]) -> Object:
+    """Return the spec of the query pods."""
+    return dict(children["Deployment", "plant-query"]["spec"]["template"]["spec"])
+
+
+def query_environment(children: dict[tuple[str, str], Object]) -> dict[str, str]:
+    """Return the query container's environment."""
+    (container,) = query_pod(children)["containers"]
+    return {variable["name"]: variable["value"] for variable in container["env"]}
+
+
+def test_the_certificate_is_mounted_where_the_service_looks() -> None:
+    """With the clients' authority, because they must show a certificate."""
+    children = build(query=SECURED)
+    (volume,) = (v for v in query_pod(children)["volumes"] if v["name"] == "tls")
+    assert [(s["secret"]["name"], s["secret"]["items"][0]["path"]) for s in volume["projected"]["sources"]] == [
+        ("plant-tls", "tls.crt"),
+        ("plant-tls", "tls.key"),
+        ("plant-tls", "ca.crt"),
+    ]
+    (container,) = query_pod(children)["containers"]
+    (mount,) = (m for m in container["volumeMounts"] if m["name"] == "tls")
+    environment = query_environment(children)
+    assert environment["SENSORLOG_TLS_DIR"] == mount["mountPath"]
+    assert environment["SENSORLOG_TLS_CLIENT_AUTH"] == "require"
+
+
+def test_a_certificate_without_an_authority_is_enough_where_clients_need_none() -> None:
+    """Not every issuer writes ca.crt."""
+    pod = query_pod(build(query={"tls": {"secretRef": {"name": "plant-tls"}}}))
+    (volume,) = (v for v in pod["volumes"] if v["name"] == "tls")
+    assert [s["secret"]["items"][0]["key"] for s in volume["projected"]["sources"]] == ["tls.crt", "tls.key"]
+
+
+def test_the_probe_of_a_service_with_tls_speaks_http() -> None:
+    """The kubelet's gRPC probe cannot do TLS."""
+    (secured,), (plain,) = query_pod(build(query=SECURED))["containers"], query_pod(build())["containers"]
+    assert secured["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "telemetry"}
+    assert plain["readinessProbe"]["grpc"] == {"port": 50051}
+
+
+def test_only_query_pods_that_review_tokens_have_a_token() -> None:
+    """And their ServiceAccount gives none to other pods that may use it."""
+    children = build(query=SECURED)
+    ingest = children["Deployment", "plant-ingest"]["spec"]["template"]["spec"]
+    assert query_pod(children)["automountServiceAccountToken"] is True
+    assert ingest["automountServiceAccountToken"] is False
+    assert children["ServiceAccount", "plant-query"]["automountServiceAccountToken"] is False
+
+
+def test_a_token_holds_at_one_pipeline_unless_an_audience_is_named() -> None:
+    """The default audience is the service's own name."""
+    environment = query_environment(build(query=SECURED))
+    assert environment["SENSORLOG_AUTH"] == "kubernetes"
+    assert environment["SENSORLOG_AUTH_AUDIENCE"] == "plant-query.default.svc"
+    named = {**SECURED, "authentication": {"type": "Kubernetes", "audience": "readings"}}
+    assert query_environment(build(query=named))["SENSORLOG_AUTH_AUDIENCE"] == "readings"
+
+
+def test_a_query_service_without_security_has_none_of_its_settings() -> None:
+    """Neither mount nor variable."""
+    children = build()
+    assert not [name for name in query_environment(children) if "TLS" in name or "AUTH" in name]
+    assert [v["name"] for v in query_pod(children)["volumes"]] == ["pipeline", "tmp", "database"]
+
+
+@pytest.mark.parametrize("spec", [{}, {"processes": 4}])
+def test_processes_are_the_services_setting(spec: dict[str, Any]) -> None:
+    """One unless more are asked for."""
+    assert query_environment(build(query=spec))["SENSORLOG_PROCESSES"] == str(spec.get("processes", 1))
+
+
+def test_clients_that_balance_find_every_ready_pod() -> None:
+    """The headless Service has the same port and pods as the one with an address, and no pod that is not ready."""
+    children = build()
+    one, each = (children["Service", f"plant-{name}"]["spec"] for name in ("query", "query-pods"))
+    assert each == {**one, "clusterIP": "None", "publishNotReadyAddresses": False}
+    assert "clusterIP" not in one
+
+
+@pytest.mark.parametrize(("query", "protocol"), [({}, "kubernetes.io/h2c"), (SECURED, "https")])
+def test_services_tell_what_the_port_speaks(query: dict[str, Any], protocol: str) -> None:
+    """To meshes and gateways."""
+    children = build(query=query)
+    for name in ("query", "query-pods"):
+        assert children["Service", f"plant-{name}"]["spec"]["ports"][0]["appProtocol"] == protocol
+
+
+def test_names_of_the_longest_pipeline_fit() -> None:
+    """A Service's name is a DNS label of at most 63."""
+    children = manifests.build_all(a_pipeline(name="p" * 52), operator_settings(), "digest")
+    assert max(len(child["metadata"]["name"]) for child in children) <= 63
 
 
 def test_no_secret_value_is_in_a_manifest() -> None:

@@ -18,6 +18,7 @@ from sensorlog_operator.events import Events
 from sensorlog_operator.handlers import Watcher, register
 from sensorlog_operator.models import Pipeline
 from sensorlog_operator.reconcile import Reconciler
+from sensorlog_operator.reviewers import Reviewers
 from sensorlog_operator.settings import Settings
 from sensorlog_operator.workqueue import WorkQueue
 
@@ -50,6 +51,7 @@ def run(settings: Settings) -> int:
 
     def on_startup() -> None:
         load_claims(kube, claims)
+        look_at_reviewers(kube, settings, queue)
         controller.start()
         telemetry.start()
 
@@ -70,6 +72,15 @@ def load_claims(kube: kubernetes_api.Kube, claims: Claims) -> None:
             claims.put(Claim.of(Pipeline.from_body(body)))
         except NeedsChangeError as e:
             log.warning("resource does not fit the model", pipeline=body["metadata"]["name"], error=e.message)
+
+
+def look_at_reviewers(kube: kubernetes_api.Kube, settings: Settings, queue: WorkQueue) -> None:
+    """Queue the pipelines whose pods may review tokens: one deleted while no operator ran loses the right."""
+    try:
+        for key in Reviewers(kube, settings.token_reviewers).pipelines():
+            queue.add(key)
+    except NeedsChangeError as e:
+        log.warning("cannot tell who reviews tokens", error=e.message)
 
 
 def _parse_arguments() -> None:

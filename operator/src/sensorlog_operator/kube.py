@@ -51,6 +51,7 @@ SERVICE = Kind("/api/v1", "services")
 SERVICE_ACCOUNT = Kind("/api/v1", "serviceaccounts")
 DEPLOYMENT = Kind("/apis/apps/v1", "deployments")
 DISRUPTION_BUDGET = Kind("/apis/policy/v1", "poddisruptionbudgets")
+CLUSTER_ROLE_BINDING = Kind("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings")
 
 CHILD_KINDS: Mapping[str, Kind] = {
     "ServiceAccount": SERVICE_ACCOUNT,
@@ -92,7 +93,7 @@ class Kube:
     def merge(self, kind: Kind, metadata: Object, patch: Object) -> None:
         """Apply a JSON merge patch (RFC 7386) to the object of this metadata."""
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-        path = kind.path(metadata["namespace"], metadata["name"])
+        path = kind.path(metadata.get("namespace"), metadata["name"])
         self._call("PATCH", path, query, patch, MERGE_PATCH, missing_is_none=True)
 
     def create(self, kind: Kind, body: Object) -> None:

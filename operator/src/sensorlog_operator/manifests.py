@@ -12,7 +12,7 @@ from typing import Any
 from sensorlog import durations
 from sensorlog.pipeline import BatchConfig, KafkaConfig, PipelineConfig
 from sensorlog_operator.models import GROUP, KIND, VERSION, IngestSpec, Pipeline, QuerySpec, Resources
-from sensorlog_operator.secrets import Projection, database_projection, kafka_projections
+from sensorlog_operator.secrets import Projection, database_projection, kafka_projections, tls_projections
 from sensorlog_operator.settings import Settings
 
 Object = dict[str, Any]
@@ -27,6 +27,7 @@ CONFIG_FILE = "pipeline.json"
 CONFIG_DIRECTORY = "/etc/sensorlog/pipeline"
 DATABASE_DIRECTORY = "/etc/sensorlog/database"
 KAFKA_DIRECTORY = "/etc/sensorlog/kafka"
+TLS_DIRECTORY = "/etc/sensorlog/tls"
 RUN_AS = 65532
 
 TERMINATION_GRACE_SECONDS = 40
@@ -49,6 +50,9 @@ class Component:
     volumes: tuple[tuple[str, str, tuple[Projection, ...]], ...]
     """Of each: name, mount path, files."""
     drain_seconds: int = 0
+    environment: tuple[tuple[str, str], ...] = ()
+    reviews_tokens: bool = False
+    """Whether its pods ask the API server about callers, and so need a token of their own."""
 
 
 def labels(pipeline: Pipeline, component: str | None = None) -> dict[str, str]:
@@ -115,7 +119,7 @@ def build_all(pipeline: Pipeline, settings: Settings, credentials_digest: str) -
             build_disruption_budget(pipeline, component),
             build_deployment(pipeline, component, settings, checksum),
         ]
-    return [*children, build_query_service(pipeline)]
+    return [*children, build_query_service(pipeline), build_query_pods_service(pipeline)]
 
 
 def ingest_component(pipeline: Pipeline, settings: Settings) -> Component:
@@ -150,10 +154,37 @@ def query_component(pipeline: Pipeline, settings: Settings) -> Component:
         replicas=spec.replicas,
         image=spec.image or settings.query_image,
         ports=(("grpc", GRPC_PORT), ("telemetry", TELEMETRY_PORT)),
-        readiness_probe={"grpc": {"port": GRPC_PORT}},
-        volumes=(("database", DATABASE_DIRECTORY, (database_projection(read, "readConnectionSecretRef"),)),),
+        # The kubelet's gRPC probe speaks no TLS; /readyz of the telemetry port says the same.
+        readiness_probe={"httpGet": {"path": "/readyz", "port": "telemetry"}}
+        if spec.tls
+        else {"grpc": {"port": GRPC_PORT}},
+        volumes=(
+            ("database", DATABASE_DIRECTORY, (database_projection(read, "readConnectionSecretRef"),)),
+            *((("tls", TLS_DIRECTORY, files),) if (files := tls_projections(spec)) else ()),
+        ),
         drain_seconds=ENDPOINT_DRAIN_SECONDS,
+        environment=_query_environment(pipeline),
+        reviews_tokens=spec.authentication is not None,
     )
+
+
+def _query_environment(pipeline: Pipeline) -> tuple[tuple[str, str], ...]:
+    """Return the settings of sensorlog_query that spec.query decides."""
+    spec = pipeline.spec.query
+    settings = {"SENSORLOG_PROCESSES": str(spec.processes)}
+    if spec.tls:
+        settings["SENSORLOG_TLS_DIR"] = TLS_DIRECTORY
+        settings["SENSORLOG_TLS_CLIENT_AUTH"] = spec.tls.client_auth.lower()
+    if spec.authentication:
+        settings["SENSORLOG_AUTH"] = spec.authentication.type.lower()
+        settings["SENSORLOG_AUTH_AUDIENCE"] = audience(pipeline)
+    return tuple(settings.items())
+
+
+def audience(pipeline: Pipeline) -> str:
+    """Return what tokens must be issued for: by default the service's name, so that none holds at another pipeline."""
+    wanted = pipeline.spec.query.authentication
+    return (wanted and wanted.audience) or f"{child_name(pipeline, 'query')}.{pipeline.namespace}.svc"
 
 
 def _metadata(pipeline: Pipeline, name: str, component: str | None = None) -> Object:
@@ -186,7 +217,7 @@ def build_config_map(pipeline: Pipeline, document: str) -> Object:
 
 
 def build_service_account(pipeline: Pipeline, component: Component) -> Object:
-    """Return the identity of a component's pods: none of them talks to the API server."""
+    """Return the identity of a component's pods; only pods that review tokens ask for its token, by themselves."""
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
@@ -206,23 +237,28 @@ def build_disruption_budget(pipeline: Pipeline, component: Component) -> Object:
 
 
 def build_query_service(pipeline: Pipeline) -> Object:
-    """Return the Service that clients call."""
+    """Return the Service that clients call: one address, one pod per connection."""
+    return _query_service(pipeline, "query", {})
+
+
+def build_query_pods_service(pipeline: Pipeline) -> Object:
+    """Return the headless Service: its name resolves to every ready pod, for clients that balance by themselves."""
+    return _query_service(pipeline, "query-pods", {"clusterIP": "None", "publishNotReadyAddresses": False})
+
+
+def _query_service(pipeline: Pipeline, name: str, spec: Object) -> Object:
+    port = {
+        "name": "grpc",
+        "port": GRPC_PORT,
+        "targetPort": "grpc",
+        "protocol": "TCP",
+        "appProtocol": "https" if pipeline.spec.query.tls else "kubernetes.io/h2c",
+    }
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(pipeline, child_name(pipeline, "query"), "query"),
-        "spec": {
-            "selector": pod_selector(pipeline, "query"),
-            "ports": [
-                {
-                    "name": "grpc",
-                    "port": GRPC_PORT,
-                    "targetPort": "grpc",
-                    "protocol": "TCP",
-                    "appProtocol": "kubernetes.io/h2c",
-                }
-            ],
-        },
+        "metadata": _metadata(pipeline, child_name(pipeline, name), "query"),
+        "spec": {"selector": pod_selector(pipeline, "query"), "ports": [port], **spec},
     }
 
 
@@ -257,7 +293,7 @@ def build_deployment(pipeline: Pipeline, component: Component, settings: Setting
 def _pod(pipeline: Pipeline, component: Component, settings: Settings, selector: dict[str, str]) -> Object:
     return {
         "serviceAccountName": child_name(pipeline, component.name),
-        "automountServiceAccountToken": False,
+        "automountServiceAccountToken": component.reviews_tokens,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
         "securityContext": {
@@ -317,6 +353,7 @@ def _container(pipeline: Pipeline, component: Component, settings: Settings) -> 
 
 def _environment(pipeline: Pipeline, component: Component, settings: Settings) -> list[Object]:
     environment = {"SENSORLOG_CONFIG": f"{CONFIG_DIRECTORY}/{CONFIG_FILE}", "SENSORLOG_LOG_FORMAT": "json"}
+    environment |= dict(component.environment)
     if settings.otlp_endpoint:
         environment |= {
             "OTEL_EXPORTER_OTLP_ENDPOINT": settings.otlp_endpoint,

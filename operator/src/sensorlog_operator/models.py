@@ -24,7 +24,7 @@ KIND = "SensorLogPipeline"
 PLURAL = "sensorlogpipelines"
 
 MAX_NAME_LENGTH = 52
-"""A Service's name is a DNS label of 63; children are called NAME-query and the like."""
+"""A Service's name is a DNS label of 63; children are called NAME-query-pods and the like."""
 
 POSTGRES_IDENTIFIER_BYTES = 63
 
@@ -222,10 +222,49 @@ class IngestSpec(_Spec):
     image: str | None = Field(default=None, max_length=512, description="Default: the operator's release.")
 
 
+class QueryTls(_Spec):
+    """TLS of the query service."""
+
+    secret_ref: SecretRef = Field(
+        description="Secret of type kubernetes.io/tls, as cert-manager writes it; renewed without a restart."
+    )
+    client_auth: Literal["None", "Require"] = Field(
+        default="None", description="Require: clients must show a certificate that the Secret's ca.crt signed."
+    )
+
+
+class QueryAuthentication(_Spec):
+    """Who may read."""
+
+    type: Literal["Kubernetes"] = Field(
+        description="Kubernetes: a bearer token of the cluster, whose owner may get sensorlogpipelines/data by RBAC."
+    )
+    audience: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=253,
+        pattern=r"^[!-~]+$",
+        description="Audience that tokens must be issued for; default NAME-query.NAMESPACE.svc.",
+    )
+
+
 class QuerySpec(_Spec):
     """The Deployment that reads."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("!has(self.authentication) || has(self.tls)", "authentication needs tls: a token must not travel in clear")
+        )
+    )
+
     replicas: Replicas = Field(default=1, description="Pods that answer.")
+    processes: int = Field(
+        default=1, ge=1, le=16, description="Processes of each pod, which use a core each at most and memory each."
+    )
+    tls: QueryTls | None = Field(default=None, description="TLS; default plaintext.")
+    authentication: QueryAuthentication | None = Field(
+        default=None, description="Who may read; default everybody who reaches the port. Needs tls."
+    )
     resources: Resources = Field(
         default=Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"}),
         description="Requests and limits.",

@@ -18,6 +18,7 @@ from sensorlog_operator.events import Events
 from sensorlog_operator.kube import NAMESPACE, PIPELINE, Kube
 from sensorlog_operator.models import Pipeline, Resource
 from sensorlog_operator.plans import Action, Refusal
+from sensorlog_operator.reviewers import Reviewers
 from sensorlog_operator.secrets import Credentials
 from sensorlog_operator.settings import Settings
 
@@ -74,6 +75,7 @@ class Reconciler:
         self._settings = settings
         self._claims = claims
         self._events = events
+        self._reviewers = Reviewers(kube, settings.token_reviewers)
         self._cluster_uid: str | None = None
         self._requeue = requeue
 
@@ -85,6 +87,7 @@ class Reconciler:
         namespace, _, name = key.partition("/")
         body = self._kube.get(PIPELINE, namespace, name)
         if body is None:
+            self._reviewers.keep(namespace, name, wanted=False)
             for waiting in self._claims.forget(key):
                 self._requeue(waiting)
             return False
@@ -224,13 +227,25 @@ class Reconciler:
             if not report.planned("IngestReady", actions):
                 report.conditions["QueryReady"] = report.conditions["IngestReady"].as_type("QueryReady")
                 return
+            # Only now: before, the ServiceAccount's name may have been a stranger's.
+            authenticates = pipeline.spec.query.authentication is not None
+            self._reviewers.keep(pipeline.namespace, pipeline.name, wanted=authenticates)
             if actions:
                 observed = workloads.observe(self._kube, pipeline)
             self._rollouts(pipeline, observed, report)
+            self._certificate(credentials, report)
         except PipelineError as e:
             report.failed("IngestReady", e)
             report.failed("QueryReady", e)
         report.status["endpoint"] = manifests.endpoint(pipeline)
+
+    @staticmethod
+    def _certificate(credentials: Credentials, report: Report) -> None:
+        """Say so where the query service's certificate is missing; ingest does not wait for it."""
+        try:
+            credentials.check_tls()
+        except PipelineError as e:
+            report.failed("QueryReady", e)
 
     @staticmethod
     def _waiting(report: Report) -> None:

@@ -17,7 +17,10 @@ from sensorlog.credentials import (
 )
 from sensorlog_operator.errors import NeedsChangeError, Reason
 from sensorlog_operator.kube import SECRET, Kube
-from sensorlog_operator.models import KafkaSpec, Pipeline, SecretKeyRef
+from sensorlog_operator.models import KafkaSpec, Pipeline, QuerySpec, SecretKeyRef
+
+TLS_CERTIFICATE, TLS_KEY, TLS_CA = "tls.crt", "tls.key", "ca.crt"
+"""Keys of a Secret of type kubernetes.io/tls, and the one that cert-manager adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,21 @@ def kafka_projections(kafka: KafkaSpec) -> tuple[Projection, ...]:
     )
 
 
+def tls_projections(query: QuerySpec) -> tuple[Projection, ...]:
+    """Return how the query service's certificate is mounted; with the authority of clients where they need one."""
+    if query.tls is None:
+        return ()
+    keys = (TLS_CERTIFICATE, TLS_KEY, *((TLS_CA,) if query.tls.client_auth == "Require" else ()))
+    return tuple(Projection(query.tls.secret_ref.name, key, key, "spec.query.tls.secretRef") for key in keys)
+
+
 def projections(pipeline: Pipeline) -> tuple[Projection, ...]:
     """Return every key of a Secret that the pipeline names."""
+    return (*credential_projections(pipeline), *tls_projections(pipeline.spec.query))
+
+
+def credential_projections(pipeline: Pipeline) -> tuple[Projection, ...]:
+    """Return the keys whose change needs new pods: services read them when they connect."""
     timescale = pipeline.spec.timescale
     replica = timescale.read_connection_secret_ref
     return (
@@ -67,8 +83,9 @@ class Credentials:
 
     def __init__(self, kube: Kube, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._wanted = projections(pipeline)
-        self._secrets = {name: kube.get(SECRET, pipeline.namespace, name) for name in {p.secret for p in self._wanted}}
+        self._wanted = credential_projections(pipeline)
+        names = {p.secret for p in projections(pipeline)}
+        self._secrets = {name: kube.get(SECRET, pipeline.namespace, name) for name in names}
 
     def database_uri(self) -> str:
         """Return the primary's connection URI; NeedsChangeError names the Secret, the key and the field."""
@@ -84,6 +101,14 @@ class Credentials:
         # Keyed by the resource's uid, so that equal passwords of two pipelines do not show as equal digests.
         text = "\0".join(f"{p.secret}\0{p.key}\0{self._value(p)}" for p in self._wanted)
         return hmac.new(self._pipeline.uid.encode(), text.encode(), hashlib.sha256).hexdigest()[:16]
+
+    def check_tls(self) -> None:
+        """See that the query service's certificate is there; NeedsChangeError as in `database_uri`.
+
+        It is no part of the digest: the kubelet brings a new one into running pods, and they take it into use.
+        """
+        for wanted in tls_projections(self._pipeline.spec.query):
+            self._value(wanted)
 
     def _value(self, wanted: Projection) -> str:
         return _value(wanted, self._pipeline.namespace, self._secrets[wanted.secret])

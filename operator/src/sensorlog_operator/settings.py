@@ -19,4 +19,8 @@ class Settings(BaseSettings):
     telemetry_port: int = Field(default=9090, ge=0, le=65535, description="Port of /metrics, /livez and /readyz.")
     log_level: str = Field(default="INFO", description="Least severe level that is logged.")
     log_format: LogFormat = Field(default="auto", description="json, console, or auto: console on a terminal.")
+    token_reviewers: str = Field(
+        default="sensorlog-operator-token-reviewers",
+        description="ClusterRoleBinding whose subjects are the query pods that check callers' tokens.",
+    )
     otlp_endpoint: str = Field(default="", description="OTLP endpoint that pods send traces to; empty for none.")

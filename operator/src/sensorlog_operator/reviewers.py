@@ -1,0 +1,64 @@
+"""Which query pods may ask the API server about callers' tokens: the subjects of one ClusterRoleBinding of the chart.
+
+TokenReview and SubjectAccessReview belong to no namespace, so it takes a ClusterRoleBinding. One per pipeline would
+need the right to create and delete any, and would stay behind, because what belongs to no namespace cannot be owned by
+a pipeline. So the chart makes one without subjects, and the operator may change just that one.
+"""
+
+import threading
+from typing import Any
+
+from sensorlog_operator.errors import NeedsChangeError, Reason
+from sensorlog_operator.kube import CLUSTER_ROLE_BINDING, Kube
+
+SUFFIX = "-query"
+"""The ServiceAccount of the pipeline NAME's query pods is NAME-query."""
+
+Object = dict[str, Any]
+
+
+class Reviewers:
+    """The binding's subjects; safe to use from several threads. Others' subjects are left alone."""
+
+    def __init__(self, kube: Kube, binding: str) -> None:
+        self._kube = kube
+        self._binding = binding
+        self._lock = threading.Lock()
+
+    def keep(self, namespace: str, name: str, *, wanted: bool) -> None:
+        """Make the query pods of a pipeline reviewers or not. PipelineErrors, as Kube's."""
+        subject = {"kind": "ServiceAccount", "name": f"{name}{SUFFIX}", "namespace": namespace}
+        with self._lock:
+            binding = self._kube.get(CLUSTER_ROLE_BINDING, None, self._binding)
+            if binding is None:
+                self._missing(wanted=wanted)
+                return
+            before = binding.get("subjects") or []
+            others = [found for found in before if not _same(found, subject)]
+            if wanted == (len(others) < len(before)):
+                return
+            # With the version that was read: whoever changed it meanwhile is not overwritten, and we come again.
+            version = {"resourceVersion": binding["metadata"]["resourceVersion"]}
+            patch = {"metadata": version, "subjects": [*others, subject] if wanted else others}
+            self._kube.merge(CLUSTER_ROLE_BINDING, {"name": self._binding}, patch)
+
+    def pipelines(self) -> list[str]:
+        """Return the pipelines, as namespace/name, whose query pods are reviewers; some may be gone."""
+        binding = self._kube.get(CLUSTER_ROLE_BINDING, None, self._binding) or {}
+        return [
+            f"{subject['namespace']}/{subject['name'].removesuffix(SUFFIX)}"
+            for subject in binding.get("subjects") or []
+            if subject["kind"] == "ServiceAccount" and subject["name"].endswith(SUFFIX)
+        ]
+
+    def _missing(self, *, wanted: bool) -> None:
+        if wanted:
+            raise NeedsChangeError(
+                Reason.WORKLOAD_REJECTED,
+                f"ClusterRoleBinding {self._binding} does not exist, without which query pods cannot check tokens."
+                " Upgrade the chart, which makes it, or take spec.query.authentication away.",
+            )
+
+
+def _same(found: Object, subject: Object) -> bool:
+    return all(found.get(key) == value for key, value in subject.items())

@@ -1,0 +1,64 @@
+"""The Secrets of a pipeline: what is asked of them, and which of their changes need new pods."""
+
+import base64
+from typing import Any, cast
+
+import pytest
+
+from sensorlog_operator.errors import NeedsChangeError, Reason
+from sensorlog_operator.kube import Kube
+from sensorlog_operator.secrets import Credentials, projections
+from support.resources import a_pipeline
+
+TLS = {"secretRef": {"name": "plant-tls"}, "clientAuth": "Require"}
+
+
+class Secrets:
+    """Secrets by name, as the API server would hand them out."""
+
+    def __init__(self, **secrets: dict[str, str]) -> None:
+        self._secrets = {"timescaledb": {"uri": "postgresql://u:p@db/x"}, **secrets}
+
+    def get(self, _kind: Any, _namespace: str, name: str) -> dict[str, Any] | None:
+        """Return a Secret, None where there is none of this name."""
+        data = self._secrets.get(name)
+        return data and {"data": {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}}
+
+
+def credentials(tls: dict[str, str] | None) -> Credentials:
+    """Return the credentials of a pipeline whose clients must show certificates, with this Secret for it."""
+    secrets = Secrets(**({"plant-tls": tls} if tls is not None else {}))
+    return Credentials(cast("Kube", secrets), a_pipeline(query={"tls": TLS}))
+
+
+GOOD = {"tls.crt": "c", "tls.key": "k", "ca.crt": "a"}
+
+
+def test_a_certificate_that_is_there_is_no_problem() -> None:
+    """All three keys have values."""
+    credentials(GOOD).check_tls()
+
+
+def test_a_missing_certificate_is_told_by_field_and_name() -> None:
+    """So that one knows what to create."""
+    with pytest.raises(NeedsChangeError, match=r"default/plant-tls named by spec\.query\.tls\.secretRef") as caught:
+        credentials(None).check_tls()
+    assert caught.value.reason is Reason.SECRET_NOT_FOUND
+
+
+@pytest.mark.parametrize("key", sorted(GOOD))
+def test_a_certificate_without_a_key_is_told(key: str) -> None:
+    """Each of the three is needed."""
+    with pytest.raises(NeedsChangeError, match=key) as caught:
+        credentials({name: value for name, value in GOOD.items() if name != key}).check_tls()
+    assert caught.value.reason is Reason.SECRET_KEY_MISSING
+
+
+def test_a_rotated_certificate_needs_no_new_pods() -> None:
+    """The digest in the pod template is of what services read when they connect, and of nothing else."""
+    assert credentials(GOOD).digest() == credentials({**GOOD, "tls.crt": "d"}).digest() == credentials(None).digest()
+
+
+def test_the_certificate_is_among_the_secrets_to_watch() -> None:
+    """A Secret that appears is noticed at once."""
+    assert "plant-tls" in {p.secret for p in projections(a_pipeline(query={"tls": TLS}))}
