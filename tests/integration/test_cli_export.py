@@ -19,6 +19,7 @@ from sensorlog.measurements import Measurement
 from sensorlog_cli.app import app
 from support.pipelines import SEED_TS, Pipeline
 from support.query import QueryService, Reading, in_order, query_service, random_readings, store
+from support.tls import Authority, MountedSecret
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -205,3 +206,23 @@ def test_a_plot_of_nothing_says_so(query: QueryService, pipeline: Pipeline) -> N
     assert _run(query, "plot", "--measurement", "cpu").stderr == "nothing there\n"
     store(pipeline, [(SEED_TS, 1, (30.0, None))])
     assert _run(query, "plot", "--measurement", "cpu").stderr == "no values of cpu there, but of temperature\n"
+
+
+def test_over_tls(start_service: Any, pipeline: Pipeline, tmp_path: Path) -> None:
+    """With the authority that signed the service; not without."""
+    store(pipeline, READINGS[:5])
+    authority = Authority()
+    issued = authority.issue("plant-query.sensors.svc")
+    secret = MountedSecret(tmp_path / "tls", tls_crt=issued.certificate, tls_key=issued.key)
+    ca_file, token_file = tmp_path / "ca.pem", tmp_path / "token"
+    ca_file.write_bytes(authority.certificate)
+    token_file.write_text("a token that nobody asks for\n")
+    settings: dict[str, Any] = {"SENSORLOG_TLS_DIR": str(secret.directory)}
+    with query_service(start_service, pipeline, **settings) as query:
+        for known in (("--ca-file", str(ca_file)), ("--ca-file", str(ca_file), "--token-file", str(token_file))):
+            assert len(_from_jsonl(_run(query, "export", "-o", "jsonl", *known).stdout_bytes)) == 5
+        named = ("--ca-file", str(ca_file), "--server-name")
+        assert _run(query, "latest", *named, "plant-query.sensors.svc").exit_code == 0
+        for stranger in ((), ("--tls",), (*named, "other.sensors.svc")):
+            result = CliRunner().invoke(app, ["latest", "--endpoint", query.target, *stranger])
+            assert (result.exit_code, result.stdout) == (3, "")

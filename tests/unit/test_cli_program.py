@@ -31,7 +31,7 @@ COMMANDS = (
 )
 CLUSTER = ("--namespace", "-n", "--context", "--kubeconfig", "--timeout", "--debug", "--output", "-o")
 WHERE = (*CLUSTER, "--pipeline")
-QUERY = (*WHERE, "--endpoint", "--timestamp-unit")
+QUERY = (*WHERE, "--endpoint", "--timestamp-unit", "--tls", "--ca-file", "--server-name", "--token-file")
 RANGE = ("--since", "--start", "--from", "--end", "--to", "--sensor-id", "--sensor")
 BUCKETS = ("--bucket", "--per-sensor", "--aggregate", "--fill-gaps", "--time-zone", "--with-latest")
 SOURCE = ("--data", "--from-host", "--duration", "--interval", "--allow-unknown")

@@ -242,6 +242,9 @@ def test_aggregates_have_columns_and_keys(served: Served) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
+        (["latest", "--token-file", __file__], 2, "must not travel in clear"),
+        (["latest", "--ca-file", "/nowhere/ca.pem"], 2, "cannot read /nowhere/ca.pem: No such file"),
+        (["latest", "--tls", "--timeout", "3s"], 3, "UNAVAILABLE"),
         (["averages", "--aggregate", "min,mode"], 2, "'mode' is none of min, max, first, last"),
         (["export", "-o", "xlsx"], 2, "'xlsx' is not one of"),
         (["export", "a", "-p", "b"], 2, "PIPELINE says 'a'"),

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from sensorlog.client import Bucket, Client, Reading, Retries, Sensor
+from sensorlog.client import Bucket, Client, Reading, Retries, Sensor, Tls
 from sensorlog.measurements import Measurement
 from sensorlog.timestamps import TimestampUnit
 from sensorlog_cli.cluster import Cluster
+from sensorlog_cli.errors import UsageError
 from sensorlog_cli.options import QueryOptions
 from sensorlog_cli.output import Row
 
@@ -34,20 +36,38 @@ def connected(options: QueryOptions) -> Iterator[Source]:
     """Reach the query service that `options` name: directly, or through the cluster."""
     said: TimestampUnit | None = options.timestamp_unit.value if options.timestamp_unit else None
     if options.endpoint is not None:
-        with _client(options, options.endpoint, said or "s") as client:
+        with _client(options, options.endpoint, said or "s", "") as client:
             yield Source(client)
         return
     cluster = Cluster(options)
     pipeline = cluster.pipeline(options.pipeline)
     with (
         cluster.forwarded(pipeline) as address,
-        _client(options, address, said or pipeline.timestamp_unit) as client,
+        _client(
+            options, address, said or pipeline.timestamp_unit, f"{pipeline.query_service}.{pipeline.namespace}.svc"
+        ) as client,
     ):
         yield Source(client, pipeline.measurements)
 
 
-def _client(options: QueryOptions, address: str, unit: TimestampUnit) -> Client:
-    return Client(address, timestamp_unit=unit, timeout=options.timeout_seconds, retries=RETRIES)
+def _client(options: QueryOptions, address: str, unit: TimestampUnit, server_name: str) -> Client:
+    """Return a client; UsageError where a file of its TLS cannot be read, or a token would travel in clear."""
+    secure = options.tls or options.ca_file is not None
+    tls = Tls(ca_file=options.ca_file, server_name=options.server_name or server_name) if secure else None
+    try:
+        token = None if options.token_file is None else Path(options.token_file).read_text(encoding="utf-8").strip()
+        if token is not None and tls is None:
+            raise UsageError("--token-file needs --tls or --ca-file: a token must not travel in clear")
+        return Client(
+            address,
+            timestamp_unit=unit,
+            timeout=options.timeout_seconds,
+            retries=RETRIES,
+            tls=tls,
+            metadata=[("authorization", f"Bearer {token}")] if token else (),
+        )
+    except OSError as e:
+        raise UsageError(f"cannot read {e.filename}: {e.strerror}") from e
 
 
 def sensor_row(sensor: Sensor) -> Row:

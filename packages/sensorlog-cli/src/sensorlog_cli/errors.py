@@ -64,6 +64,8 @@ _GRPC: dict[grpc.StatusCode | None, tuple[type[CliError], str]] = {
         UnreachableError,
         "what answers is not a SensorLog query service, or an older one: {}; check --endpoint",
     ),
+    grpc.StatusCode.UNAUTHENTICATED: (CliError, "the query service does not know you: {}; show a --token-file"),
+    grpc.StatusCode.PERMISSION_DENIED: (CliError, "the query service does not let you read: {}; ask for the right"),
     grpc.StatusCode.RESOURCE_EXHAUSTED: (CliError, "above a limit of the query service: {}; ask for less"),
 }
 

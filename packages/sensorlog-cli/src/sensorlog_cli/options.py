@@ -113,6 +113,21 @@ class QueryOptions(PipelineOptions):
         str | None,
         typer.Option("--endpoint", metavar="HOST:PORT", help="Query service to ask directly; needs no cluster."),
     ] = None
+    tls: Annotated[bool, typer.Option("--tls", help="The query service speaks TLS, known by the system's CAs.")] = False
+    ca_file: Annotated[
+        str | None, typer.Option("--ca-file", metavar="FILE", help="TLS, and the CA that signed the service, in PEM.")
+    ] = None
+    server_name: Annotated[
+        str,
+        typer.Option(
+            "--server-name",
+            metavar="NAME",
+            help="Name in the service's certificate. Default: that of --endpoint, else NAME-query.NAMESPACE.svc.",
+        ),
+    ] = ""
+    token_file: Annotated[
+        str | None, typer.Option("--token-file", metavar="FILE", help="Bearer token to show; needs TLS.")
+    ] = None
 
 
 @dataclass(frozen=True)
