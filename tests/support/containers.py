@@ -51,6 +51,7 @@ class Spec:
     command: Sequence[str] = ()
     tmpfs: Mapping[str, str] = field(default_factory=dict)
     on_host: bool = False
+    entrypoint: Sequence[str] = ()
 
 
 class ContainerEngine:
@@ -86,6 +87,7 @@ class ContainerEngine:
             return self._docker.containers.run(
                 spec.image,
                 list(spec.command) or None,
+                entrypoint=list(spec.entrypoint) or None,
                 name=f"{spec.name}-{secrets.token_hex(4)}",
                 detach=True,
                 labels={LABEL: _run_identity(os.getpid())},
