@@ -20,7 +20,7 @@ from sensorlog.client.extras import require
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROW_GROUP_BYTES = 32 * 1024 * 1024
+ROW_GROUP_BYTES = 16 * 1024 * 1024
 """A row group of Parquet is gathered in memory before it is written: large ones compress and read better."""
 
 
