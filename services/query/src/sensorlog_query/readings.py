@@ -83,7 +83,6 @@ class Readings:
         with self._database.transaction(call) as connection:
             return _PageReader(cursor(connection), self._statements, query, call.remaining_seconds).read()
 
-
     def _first_of_sensors(self, call: Call, query: ReadingsQuery) -> ReadingsPage:
         """Return the first page of chosen sensors, of which most callers want no other: one statement finds it."""
         statement = self._statements.page_text(of_sensors=True, descending=query.descending, after_key=False)
