@@ -33,8 +33,8 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pipeline(make_pipeline: Callable[..., Pipeline]) -> Pipeline:
     """Return a pipeline with READINGS and 150 sensors."""
     pipeline = make_pipeline(create_topics=False)
-    store(pipeline, READINGS)
     pipeline.query("INSERT INTO sensors SELECT n, 'kind', 'floor ' || n FROM generate_series(1, 150) n")
+    store(pipeline, READINGS)
     return pipeline
 
 
