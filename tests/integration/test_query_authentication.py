@@ -73,7 +73,7 @@ def query(
     own.mkdir()
     (own / "token").write_text(api_server.token(pods))
     (own / "ca.crt").write_bytes(api_server.authority.certificate)
-    settings = {
+    settings: dict[str, Any] = {
         "SENSORLOG_AUTH": "kubernetes",
         "SENSORLOG_AUTH_AUDIENCE": AUDIENCE,
         "SENSORLOG_AUTH_API_SERVER": api_server.url,

@@ -129,12 +129,12 @@ def test_a_broken_certificate_leaves_the_one_before(start_secured: Callable[...,
             service.secret.update(tls_crt=b"hello", tls_key=new.key)
         case "gone":
             service.secret.update()
-    wait_for_value(lambda: service.process.metric(REFUSED), 1, deadline=20, what="the metric")
+    wait_for_value(lambda: service.process.metric(REFUSED), 1.0, deadline=20, what="the metric")
     assert service.read() == 1
     assert service.process.metric(EXPIRY) == before
     assert service.process.logs.count("the new certificate cannot be used") == 1
     service.secret.update(tls_crt=new.certificate, tls_key=new.key)
-    wait_for_value(lambda: service.process.metric(REFUSED), 0, deadline=20, what="the metric")
+    wait_for_value(lambda: service.process.metric(REFUSED), 0.0, deadline=20, what="the metric")
     assert service.read() == 1
     assert service.process.metric(RELOADS) == 1
 
