@@ -48,7 +48,7 @@ test-unit: uv  ## Seconds: plans, decoding, models
 	uv run pytest tests/unit
 
 .PHONY: test-integration
-test-integration: uv docker backing-images  ## A real broker and a real database in containers
+test-integration: uv node-image backing-images  ## A real broker and a real database in containers
 	uv run pytest tests/integration
 
 .PHONY: test-e2e
