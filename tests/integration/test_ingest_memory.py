@@ -28,11 +28,13 @@ def large_readings(count: int, *, per_message: int) -> Iterator[list[dict[str, A
 
 
 def test_backlog_of_10_mib_messages(make_pipeline: MakePipeline, start_ingest: StartService) -> None:
-    """Messages as large as three batches do not add up: few of them are in memory at a time."""
+    """Messages as large as three batches do not add up, even while the table is locked and all that may wait waits."""
     pipeline = make_pipeline(partitions=6, topic_config={"max.message.bytes": str(LARGEST)})
     count, per_message = 1_500_000, 125_000
-    pipeline.produce(large_readings(count, per_message=per_message), message_max_bytes=LARGEST)
     process = start_ingest(pipeline)
+    with pipeline.locked():
+        pipeline.produce(large_readings(count, per_message=per_message), message_max_bytes=LARGEST)
+        wait_until(lambda: process.metric("sensorlog_ingest_pauses_total"), deadline=60, what="fetching to be paused")
     wait_until(pipeline.count, lambda n: n >= count, deadline=120, what=f"{count} readings")
     assert pipeline.counts() == (count, count)
     assert process.peak_memory < BOUND

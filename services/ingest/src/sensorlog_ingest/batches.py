@@ -60,6 +60,11 @@ class Batch:
         return int(self.readings.time_us.max()) if len(self.readings) else None
 
     @property
+    def held_bytes(self) -> int:
+        """About how much memory it takes: the messages' values, the COPY document, and columns as large as that."""
+        return self.size_bytes + 2 * len(self.copy)
+
+    @property
     def messages(self) -> int:
         """How many messages the batch is made of."""
         return len(self.reading_messages) + len(self.sensor_messages)

@@ -27,6 +27,9 @@ Ids = NDArray[np.int64]
 MAX_KNOWN = 1_000_000
 """Ids that are remembered, 8 bytes each; a pipeline with more of them asks the database again."""
 
+MAX_REGISTERED = 10_000
+"""Ids in one statement: as a parameter each is an object of Python for a moment."""
+
 REMEMBER_SECONDS = 300.0
 """How long an id counts as stored. Whoever empties `sensors` takes away what a running process believes to be there."""
 
@@ -60,7 +63,9 @@ class Registry:
         if not len(ids):
             return
         try:
-            connection.execute(self._statements.register, {"ids": ids.tolist()})
+            for start in range(0, len(ids), MAX_REGISTERED):
+                portion = ids[start : start + MAX_REGISTERED].tolist()
+                connection.execute(self._statements.register, {"ids": portion})
         except psycopg.Error as e:
             if not is_caused_by_rows(e):
                 raise

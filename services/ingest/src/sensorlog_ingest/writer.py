@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 MAX_WAITING = 2
 """Batches that wait while one is being written. More would only cost memory."""
 
+MAX_WAITING_BYTES = 16 * 1024 * 1024
+"""A second batch waits only if both together hold no more than this: large messages must not add up."""
+
 WATCH_SECONDS = 5.0
 """How often the writer looks whether the database still has what it has confirmed.
 
@@ -120,9 +123,9 @@ class Writer:
         A batch of an older epoch counts as taken, and is dropped.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting() < MAX_WAITING or self._failure, timeout)
+            has_room = self._changed.wait_for(lambda: self._failure or self._has_room(batch), timeout)
             self._raise_failure()
-            if self._waiting() >= MAX_WAITING:
+            if not has_room:
                 return False
             if batch.epoch == self._epoch:
                 self._commands.append(batch)
@@ -164,8 +167,10 @@ class Writer:
         self._thread.join(timeout=max(1.0, timeout))
         return drained
 
-    def _waiting(self) -> int:
-        return sum(isinstance(command, Batch) for command in self._commands)
+    def _has_room(self, batch: Batch) -> bool:
+        waiting = [command for command in self._commands if isinstance(command, Batch)]
+        held_bytes = sum(each.held_bytes for each in (*waiting, batch))
+        return not waiting or (len(waiting) < MAX_WAITING and held_bytes <= MAX_WAITING_BYTES)
 
     def _is_idle(self) -> bool:
         return not self._busy and not self._commands
