@@ -196,7 +196,14 @@ def test_the_operator_may_do_what_the_chart_says_and_no_more(cluster: Cluster) -
         ("", "events", "create"),
     }
     expected = {(group, kind, verb) for group, kind, *verbs in granted for verb in verbs}
-    assert allowed == expected | {("", "namespaces", "kube-system", "get")}
+    rbac, reviewers = "rbac.authorization.k8s.io", "sensorlog-operator-token-reviewers"
+    named = {
+        ("", "namespaces", "kube-system", "get"),
+        (rbac, "clusterrolebindings", reviewers, "get"),  # to which query services with authentication are added
+        (rbac, "clusterrolebindings", reviewers, "patch"),
+        (rbac, "clusterroles", "sensorlog-operator-token-reviewer", "bind"),
+    }
+    assert allowed == expected | named
 
 
 def test_the_operator_was_refused_nothing_and_crashed_never(cluster: Cluster, pipeline: E2EPipeline) -> None:

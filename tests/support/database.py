@@ -89,7 +89,7 @@ class Database(Outages):
     def small_disk(self) -> Iterator[SmallDisk]:
         """Yield an empty tablespace of SMALL_DISK_MB; whatever is in it must be dropped within this block."""
         name = f"small_{secrets.token_hex(4)}"
-        _execute(self.container, f"mkdir {SMALL_DISK}/{name}")
+        _execute(self.container, f"install --directory --owner=postgres {SMALL_DISK}/{name}")
         self.execute(f"CREATE TABLESPACE {name} LOCATION '{SMALL_DISK}/{name}'")
         try:
             yield SmallDisk(name, self.container)
@@ -175,7 +175,8 @@ def _standby_spec(port: int, primary: Container) -> Spec:
 
 
 def _execute(container: Container, script: str) -> None:
-    status, output = container.exec_run(["bash", "-c", script])
+    # As root: a restarted container's tmpfs has forgotten its mode.
+    status, output = container.exec_run(["bash", "-c", script], user="root")
     assert status == 0, output
 
 
@@ -187,7 +188,7 @@ def database_spec(port: int) -> Spec:
         ports={PORT: port},
         environment={"POSTGRES_PASSWORD": PASSWORD, "POSTGRES_DB": "sensorlog"},
         command=["postgres", *SETTINGS],
-        tmpfs={SMALL_DISK: f"size={SMALL_DISK_MB}m,mode=1777"},
+        tmpfs={SMALL_DISK: f"size={SMALL_DISK_MB}m"},
     )
 
 
