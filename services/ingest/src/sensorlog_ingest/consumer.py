@@ -46,8 +46,8 @@ OPTIONS: dict[str, Any] = {
     "enable.partition.eof": True,  # tells of offsets at a partition's end that are no messages
     "allow.auto.create.topics": False,
     "topic.metadata.refresh.interval.ms": 30_000,
-    "queued.max.messages.kbytes": 16 * 1024,  # what librdkafka holds in advance, all partitions together
-    "fetch.max.bytes": 16 * 1024 * 1024,  # and in one answer of a broker, a larger first message excepted
+    "queued.max.messages.kbytes": 8 * 1024,  # what librdkafka holds in advance, all partitions together
+    "fetch.max.bytes": 8 * 1024 * 1024,  # and in one answer of a broker, a larger first message excepted
     "fetch.queue.backoff.ms": 20,  # its default of a second leaves a fast database waiting
     "socket.keepalive.enable": True,
     "socket.timeout.ms": 20_000,  # with the next: how soon a network that swallows packets is noticed
