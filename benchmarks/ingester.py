@@ -32,7 +32,7 @@ def ingest(pipeline: Pipeline, workload: Workload) -> IngestRun:
         times = seen.cpu_times()
         run = IngestRun(
             rows_per_second=rate,
-            peak_memory_mib=peak_memory(process.process.pid) / 2**20,
+            peak_memory_mib=process.peak_memory / 2**20,
             cpu_seconds_per_million_rows=(times.user + times.system) / workload.rows * 1e6,
         )
         assert process.stop() == 0, process.logs
@@ -73,10 +73,3 @@ def stored_messages(connection: "psycopg.Connection[tuple[int, ...]]", schema: s
     """Return how many messages of a pipeline are committed, at the price of reading a row for each partition."""
     row = connection.execute(f"SELECT coalesce(sum(next_offset), 0)::bigint FROM {schema}.ingest_offsets".encode())
     return int(row.fetchall()[0][0])
-
-
-def peak_memory(pid: int) -> int:
-    """Return the peak of a process's resident memory in bytes, which Linux keeps as VmHWM."""
-    with open(f"/proc/{pid}/status", encoding="ascii") as status:  # noqa: PTH123 -- no file, a window of the kernel
-        line = next(line for line in status if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024

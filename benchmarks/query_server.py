@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import grpc
 import psutil
 
-from benchmarks.ingester import peak_memory
 from support.containers import free_port
 from support.pipelines import Pipeline
-from support.processes import ServiceProcess
+from support.processes import ServiceProcess, peak_memory
 from support.waiting import wait_until
 
 START_SECONDS = 60

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import psutil
 
 from benchmarks.contenders import Contender
-from benchmarks.ingester import peak_memory
 from benchmarks.stage import Stage
 from benchmarks.workload import PARTITIONS, SENSORS, Workload
 from support.pipelines import SEED_TS, Pipeline
+from support.processes import peak_memory
 
 POLL_SECONDS = 0.02
 SETTLE_POLL_SECONDS = 0.5

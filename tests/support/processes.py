@@ -72,10 +72,8 @@ class ServiceProcess:
 
     @property
     def peak_memory(self) -> int:
-        """The most resident memory the process ever had, in bytes; Linux only."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
-        peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-        return int(peak.split()[1]) * 1024
+        """The most resident memory the process ever had, in bytes."""
+        return peak_memory(self.process.pid)
 
     def wait_ready(self, deadline: float = 60) -> "ServiceProcess":
         """Wait until /readyz says ok; return self."""
@@ -122,6 +120,13 @@ class ServiceProcess:
                 self.kill()
         header = f"--- {self.module}, pid {self.process.pid}, exit {self.process.returncode}:"
         sys.stdout.write(f"{header}\n{self.logs[-20_000:]}\n")
+
+
+def peak_memory(pid: int) -> int:
+    """Return the most resident memory a process ever had, in bytes; Linux keeps it as VmHWM."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) * 1024
 
 
 StartService = Callable[..., ServiceProcess]
