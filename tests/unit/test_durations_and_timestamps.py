@@ -27,6 +27,18 @@ def test_durations_are_read(text: str, expected: timedelta) -> None:
     assert durations.parse(text) == expected
 
 
+@given(st.integers(min_value=0, max_value=10**12))
+def test_durations_are_written_as_they_are_read(milliseconds: int) -> None:
+    """And the same duration has one text only."""
+    duration = timedelta(milliseconds=milliseconds)
+    assert durations.parse(durations.text(duration)) == duration
+
+
+def test_durations_are_written_with_the_largest_units() -> None:
+    """60m and 1h are one."""
+    assert [durations.text(durations.parse(text)) for text in ("60m", "90m", "168h", "0ms")] == ["1h", "1h30m", "7d", "0s"]
+
+
 @pytest.mark.parametrize("text", ["", "5", "m", "5 m", "-5m", "1.5h", "5w", "٣m", "5m\n"])
 def test_what_is_no_duration_is_refused_with_the_form(text: str) -> None:
     """The message says how to write one."""

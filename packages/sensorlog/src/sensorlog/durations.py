@@ -23,3 +23,14 @@ def parse(text: str) -> timedelta:
 def milliseconds(text: str) -> int:
     """Return the duration that `text` says in whole milliseconds; ValueError as in `parse`."""
     return parse(text) // timedelta(milliseconds=1)
+
+
+def text(duration: timedelta) -> str:
+    """Return the shortest text of whole milliseconds that `parse` reads as `duration`: `30m`, `1h30m`, `7d`, `0s`."""
+    rest = duration // timedelta(milliseconds=1)
+    parts: list[str] = []
+    for unit, size in sorted(_MILLISECONDS.items(), key=lambda item: -item[1]):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
