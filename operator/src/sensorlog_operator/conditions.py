@@ -1,4 +1,4 @@
-"""The five conditions of a pipeline's status, and how they are written: only what differs, by server-side apply."""
+"""The conditions of a pipeline's status, and how they are written: only what differs, by server-side apply."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sensorlog_operator.errors import PipelineError, Reason
 from sensorlog_operator.models import GROUP, KIND, VERSION, Resource
 
-ConditionType = Literal["TopicReady", "SchemaReady", "IngestReady", "QueryReady", "Ready"]
+ConditionType = Literal["TopicReady", "SchemaReady", "AccessReady", "IngestReady", "QueryReady", "Ready"]
 
 CALM = frozenset({Reason.READY, Reason.PROGRESSING, Reason.PAUSED, Reason.WAITING})
 """Reasons that need nobody's attention: their Events are Normal, all others are Warnings."""
@@ -80,7 +80,7 @@ def build_status(pipeline: Resource, conditions: Iterable[Condition], fields: Ma
     }
 
 
-_STICKY = ("topic", "schema", "endpoint", "ingest", "query", "lag", "timescaledb")
+_STICKY = ("topic", "schema", "endpoint", "ingest", "query", "lag", "timescaledb", "credentials")
 """What stays as last seen while Kafka or the database is away; the conditions say that it is old."""
 
 

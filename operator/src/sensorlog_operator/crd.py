@@ -26,7 +26,7 @@ _DROPPED = {"title", "$defs", "additionalProperties", "examples", "discriminator
 
 CONDITIONS = {
     "type": "array",
-    "description": "TopicReady, SchemaReady, IngestReady, QueryReady, and Ready, which sums them up.",
+    "description": "TopicReady, SchemaReady, AccessReady, IngestReady, QueryReady, and Ready, which sums them up.",
     "x-kubernetes-list-type": "map",
     "x-kubernetes-list-map-keys": ["type"],
     "items": {
@@ -68,6 +68,16 @@ STATUS = {
         "query": _text("Query pods, ready/wanted."),
         "lag": _number("Messages of readings in the topic that are not in the database yet."),
         "timescaledb": _text("Version and edition of TimescaleDB."),
+        "credentials": {
+            "type": "object",
+            "description": "The database logins of the pods, and their last rotation that is finished.",
+            "properties": {
+                "ingest": _text("Database role that ingest connects as."),
+                "query": _text("Database role that the query service connects as."),
+                "rotatedAt": _text("When the older of their passwords was made."),
+                "request": _text("Annotation sensorlog.dev/rotate-credentials that these passwords answer."),
+            },
+        },
     },
 }
 

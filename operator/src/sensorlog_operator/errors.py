@@ -33,6 +33,8 @@ class Reason(StrEnum):
     TIMESCALEDB_MISSING = "TimescaleDBMissing"
     SCHEMA_OWNED_BY_ANOTHER = "SchemaOwnedByAnotherPipeline"
     SCHEMA_CONFLICT = "SchemaConflict"
+    ROLES_NOT_PERMITTED = "DatabaseRolesNotPermitted"
+    ROLE_CONFLICT = "DatabaseRoleConflict"
 
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 -- a reason, not a password
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105

@@ -179,10 +179,20 @@ class TimescaleSpec(_Spec):
     )
 
     connection_secret_ref: SecretKeyRef = Field(
-        description="Connection of the primary: a user that may create a schema (or owns it)."
+        description="Connection of the primary: a user that may create schemas (or owns this one) and roles."
     )
     read_connection_secret_ref: SecretKeyRef | None = Field(
         default=None, description="Connection for the query side, for example of a replica; default the primary."
+    )
+    access: Literal["Managed", "Shared"] = Field(
+        default="Managed",
+        description="Managed: pods connect as roles of their own with no more rights than they need. Shared: as the"
+        " users of the connection Secrets.",
+    )
+    rotate_credentials_every: Duration | None = Field(
+        default=None,
+        description="Age at which a managed password is replaced, such as 30d; default only on request, by the"
+        " annotation sensorlog.dev/rotate-credentials.",
     )
     db_schema: str | None = Field(
         default=None,
