@@ -86,6 +86,17 @@ FIXED_TABLES = (
         ),
         ("topic", "partition", "message_offset"),
     ),
+    Table(
+        "ingest_batches",
+        (
+            Column("xid", "xid8", "NOT NULL DEFAULT pg_current_xact_id()"),
+            Column("committed_at", "timestamp with time zone", "NOT NULL DEFAULT clock_timestamp()"),
+            Column("rows", "integer", "NOT NULL"),
+            Column("first_time", "timestamp with time zone", "NOT NULL"),
+            Column("last_time", "timestamp with time zone", "NOT NULL"),
+        ),
+        ("xid",),
+    ),
 )
 
 

@@ -977,3 +977,136 @@ class Column(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Column: _TypeAlias = Column  # noqa: Y015
+
+@_typing.final
+class WatchSensorDataReq(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENSOR_IDS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """resume_token of the last message that had one: the watch goes on after what came until then. Empty: from now on."""
+    @_builtins.property
+    def sensor_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Readings of these sensors; empty means all. At most 1000."""
+
+    def __init__(
+        self,
+        *,
+        sensor_ids: _abc.Iterable[_builtins.int] | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token", "sensor_ids", b"sensor_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSensorDataReq: _TypeAlias = WatchSensorDataReq  # noqa: Y015
+
+@_typing.final
+class WatchSensorDataReply(_message.Message):
+    """Messages up to one with a resume_token belong together: resumed from the token before, they all come again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Stands after everything sent until now. Every message of the stream has one, but those that the next one continues;
+    one comes at least every 10 seconds.
+    """
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SensorData]:
+        """Readings in the order in which they were stored, batch by batch; within one by (time, sensor_id)."""
+
+    @_builtins.property
+    def missed(self) -> Global___Missed:
+        """Readings were stored that this watch does not get."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___SensorData] | None = ...,
+        resume_token: _builtins.str = ...,
+        missed: Global___Missed | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["missed", b"missed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missed", b"missed", "results", b"results", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSensorDataReply: _TypeAlias = WatchSensorDataReply  # noqa: Y015
+
+@_typing.final
+class Missed(_message.Message):
+    """What a watch did not get. ListSensorData or ExportSensorData of the range have it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Reason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Missed._Reason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        REASON_UNSPECIFIED: Missed._Reason.ValueType  # 0
+        REASON_SLOW_READER: Missed._Reason.ValueType  # 1
+        """The caller reads more slowly than readings are stored."""
+        REASON_TOKEN_EXPIRED: Missed._Reason.ValueType  # 2
+        """resume_token is older than what the service can go back to."""
+        REASON_DATABASE_CHANGED: Missed._Reason.ValueType  # 3
+        """The database is not the one that resume_token is of, or has lost some of it: a restore, a failover."""
+        REASON_UNREADABLE: Missed._Reason.ValueType  # 4
+        """The database cannot find the readings of a batch: it takes too long, or they are compressed already."""
+
+    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
+    REASON_UNSPECIFIED: Missed.Reason.ValueType  # 0
+    REASON_SLOW_READER: Missed.Reason.ValueType  # 1
+    """The caller reads more slowly than readings are stored."""
+    REASON_TOKEN_EXPIRED: Missed.Reason.ValueType  # 2
+    """resume_token is older than what the service can go back to."""
+    REASON_DATABASE_CHANGED: Missed.Reason.ValueType  # 3
+    """The database is not the one that resume_token is of, or has lost some of it: a restore, a failover."""
+    REASON_UNREADABLE: Missed.Reason.ValueType  # 4
+    """The database cannot find the readings of a batch: it takes too long, or they are compressed already."""
+
+    REASON_FIELD_NUMBER: _builtins.int
+    START_TS_FIELD_NUMBER: _builtins.int
+    END_TS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    reason: Global___Missed.Reason.ValueType
+    start_ts: _builtins.int
+    """Their time is at or after this; absent where that is not known."""
+    end_ts: _builtins.int
+    """Their time is before this; absent where that is not known."""
+    count: _builtins.int
+    """How many they are, of the sensors watched; absent where that is not known."""
+    def __init__(
+        self,
+        *,
+        reason: Global___Missed.Reason.ValueType = ...,
+        start_ts: _builtins.int | None = ...,
+        end_ts: _builtins.int | None = ...,
+        count: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_end_ts", b"_end_ts", "_start_ts", b"_start_ts", "count", b"count", "end_ts", b"end_ts", "start_ts", b"start_ts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_end_ts", b"_end_ts", "_start_ts", b"_start_ts", "count", b"count", "end_ts", b"end_ts", "reason", b"reason", "start_ts", b"start_ts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__count: _TypeAlias = _typing.Literal["count"]  # noqa: Y015
+    _WhichOneofArgType__count: _TypeAlias = _typing.Literal["_count", b"_count"]  # noqa: Y015
+    _WhichOneofReturnType__end_ts: _TypeAlias = _typing.Literal["end_ts"]  # noqa: Y015
+    _WhichOneofArgType__end_ts: _TypeAlias = _typing.Literal["_end_ts", b"_end_ts"]  # noqa: Y015
+    _WhichOneofReturnType__start_ts: _TypeAlias = _typing.Literal["start_ts"]  # noqa: Y015
+    _WhichOneofArgType__start_ts: _TypeAlias = _typing.Literal["_start_ts", b"_start_ts"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__count) -> _WhichOneofReturnType__count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_ts) -> _WhichOneofReturnType__end_ts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_ts) -> _WhichOneofReturnType__start_ts | None: ...
+
+Global___Missed: _TypeAlias = Missed  # noqa: Y015

@@ -65,6 +65,11 @@ class LoggerStub:
                 request_serializer=sensorlog_dot_rpc_dot_logger__pb2.ExportSensorDataReq.SerializeToString,
                 response_deserializer=sensorlog_dot_rpc_dot_logger__pb2.ExportSensorDataReply.FromString,
                 _registered_method=True)
+        self.WatchSensorData = channel.unary_stream(
+                '/logger.service.v1.Logger/WatchSensorData',
+                request_serializer=sensorlog_dot_rpc_dot_logger__pb2.WatchSensorDataReq.SerializeToString,
+                response_deserializer=sensorlog_dot_rpc_dot_logger__pb2.WatchSensorDataReply.FromString,
+                _registered_method=True)
 
 
 class LoggerServicer:
@@ -113,6 +118,13 @@ class LoggerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchSensorData(self, request, context):
+        """Readings as they are stored, from now on or from where a watch before ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LoggerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +157,11 @@ def add_LoggerServicer_to_server(servicer, server):
                     servicer.ExportSensorData,
                     request_deserializer=sensorlog_dot_rpc_dot_logger__pb2.ExportSensorDataReq.FromString,
                     response_serializer=sensorlog_dot_rpc_dot_logger__pb2.ExportSensorDataReply.SerializeToString,
+            ),
+            'WatchSensorData': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSensorData,
+                    request_deserializer=sensorlog_dot_rpc_dot_logger__pb2.WatchSensorDataReq.FromString,
+                    response_serializer=sensorlog_dot_rpc_dot_logger__pb2.WatchSensorDataReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +327,33 @@ class Logger:
             '/logger.service.v1.Logger/ExportSensorData',
             sensorlog_dot_rpc_dot_logger__pb2.ExportSensorDataReq.SerializeToString,
             sensorlog_dot_rpc_dot_logger__pb2.ExportSensorDataReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSensorData(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/logger.service.v1.Logger/WatchSensorData',
+            sensorlog_dot_rpc_dot_logger__pb2.WatchSensorDataReq.SerializeToString,
+            sensorlog_dot_rpc_dot_logger__pb2.WatchSensorDataReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,8 @@ class LoggerStub:
     """The last reading of each sensor."""
     ExportSensorData: _grpc.UnaryStreamMultiCallable[_logger_pb2.ExportSensorDataReq, _logger_pb2.ExportSensorDataReply]
     """All readings of a range as a stream of column chunks, ordered by (time, sensor_id)."""
+    WatchSensorData: _grpc.UnaryStreamMultiCallable[_logger_pb2.WatchSensorDataReq, _logger_pb2.WatchSensorDataReply]
+    """Readings as they are stored, from now on or from where a watch before ended."""
 
 @_typing.type_check_only
 class LoggerAsyncStub(LoggerStub):
@@ -66,6 +68,8 @@ class LoggerAsyncStub(LoggerStub):
     """The last reading of each sensor."""
     ExportSensorData: _aio.UnaryStreamMultiCallable[_logger_pb2.ExportSensorDataReq, _logger_pb2.ExportSensorDataReply]  # type: ignore[assignment]
     """All readings of a range as a stream of column chunks, ordered by (time, sensor_id)."""
+    WatchSensorData: _aio.UnaryStreamMultiCallable[_logger_pb2.WatchSensorDataReq, _logger_pb2.WatchSensorDataReply]  # type: ignore[assignment]
+    """Readings as they are stored, from now on or from where a watch before ended."""
 
 class LoggerServicer(metaclass=_abc_1.ABCMeta):
     """Reads what a pipeline has stored. Every method is read-only."""
@@ -117,5 +121,13 @@ class LoggerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_logger_pb2.ExportSensorDataReply], _abc.AsyncIterator[_logger_pb2.ExportSensorDataReply]]:
         """All readings of a range as a stream of column chunks, ordered by (time, sensor_id)."""
+
+    @_abc_1.abstractmethod
+    def WatchSensorData(
+        self,
+        request: _logger_pb2.WatchSensorDataReq,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_logger_pb2.WatchSensorDataReply], _abc.AsyncIterator[_logger_pb2.WatchSensorDataReply]]:
+        """Readings as they are stored, from now on or from where a watch before ended."""
 
 def add_LoggerServicer_to_server(servicer: LoggerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
