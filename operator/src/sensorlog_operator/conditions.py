@@ -8,7 +8,9 @@ from typing import Any, Literal
 from sensorlog_operator.errors import PipelineError, Reason
 from sensorlog_operator.models import GROUP, KIND, VERSION, Resource
 
-ConditionType = Literal["TopicReady", "SchemaReady", "AccessReady", "IngestReady", "QueryReady", "Ready"]
+ConditionType = Literal[
+    "TopicReady", "SchemaReady", "AccessReady", "IngestReady", "QueryReady", "AutoscalingReady", "Ready"
+]
 
 CALM = frozenset({Reason.READY, Reason.PROGRESSING, Reason.PAUSED, Reason.WAITING})
 """Reasons that need nobody's attention: their Events are Normal, all others are Warnings."""

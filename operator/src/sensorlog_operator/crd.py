@@ -26,7 +26,8 @@ _DROPPED = {"title", "$defs", "additionalProperties", "examples", "discriminator
 
 CONDITIONS = {
     "type": "array",
-    "description": "TopicReady, SchemaReady, AccessReady, IngestReady, QueryReady, and Ready, which sums them up.",
+    "description": "TopicReady, SchemaReady, AccessReady, IngestReady, QueryReady, AutoscalingReady where something"
+    " scales by itself, and Ready, which sums the others up.",
     "x-kubernetes-list-type": "map",
     "x-kubernetes-list-map-keys": ["type"],
     "items": {
@@ -66,6 +67,8 @@ STATUS = {
         "endpoint": _text("Address of the query service within the cluster, host:port."),
         "ingest": _text("Ingest pods, ready/wanted."),
         "query": _text("Query pods, ready/wanted."),
+        "ingestReplicas": _number("Ingest pods that exist, for the subresource scale."),
+        "ingestSelector": _text("Label selector of ingest pods, for the subresource scale."),
         "lag": _number("Messages of readings in the topic that are not in the database yet."),
         "timescaledb": _text("Version and edition of TimescaleDB."),
         "credentials": {
@@ -80,6 +83,13 @@ STATUS = {
         },
     },
 }
+
+SCALE = {
+    "specReplicasPath": ".spec.ingest.replicas",
+    "statusReplicasPath": ".status.ingestReplicas",
+    "labelSelectorPath": ".status.ingestSelector",
+}
+"""What `kubectl scale` and other scalers see: ingest, whose pods share the work."""
 
 COLUMNS = [
     {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
@@ -175,7 +185,7 @@ def custom_resource_definition() -> dict[str, Any]:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}, "scale": SCALE},
                     "additionalPrinterColumns": COLUMNS,
                     "schema": {
                         "openAPIV3Schema": {

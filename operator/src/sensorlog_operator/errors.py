@@ -44,6 +44,9 @@ class Reason(StrEnum):
     WORKLOAD_REJECTED = "WorkloadRejected"
     KUBERNETES_UNAVAILABLE = "KubernetesUnavailable"
     PODS_FAILING = "PodsFailing"
+    KEDA_MISSING = "KedaMissing"
+    SCALER_FAILING = "ScalerFailing"
+    REVIEWERS_NOT_MANAGED = "TokenReviewersNotManaged"
     INTERNAL_ERROR = "InternalError"
 
 

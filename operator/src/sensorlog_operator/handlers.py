@@ -24,7 +24,7 @@ SERVER_TIMEOUT_SECONDS = 240
 SECRETS_OF_PEOPLE = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"
 """Leaves out the many and large Secrets that no pipeline names."""
 
-CHILDREN = tuple(kind.plural for kind in CHILD_KINDS.values())
+CHILDREN = tuple(kind for kind in CHILD_KINDS.values() if kind.watched)
 
 
 class Watcher:
@@ -96,8 +96,8 @@ def register(registry: kopf.OperatorRegistry, watcher: Watcher, on_startup: Call
     async def _child(event: kopf.RawEvent, **_: Any) -> None:
         watcher.child(event)
 
-    for plural in CHILDREN:
-        kopf.on.event(plural, registry=registry, id=f"child-{plural}")(_child)
+    for kind in CHILDREN:
+        kopf.on.event(*kind.parts, registry=registry, id=f"child-{kind.plural}")(_child)
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
@@ -108,6 +108,6 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.server_timeout = SERVER_TIMEOUT_SECONDS
     settings.watching.client_timeout = SERVER_TIMEOUT_SECONDS + 30
     settings.watching.connect_timeout = 10
-    for plural in CHILDREN:
-        settings.watching.label_selectors[plural] = SELECTOR
+    for kind in CHILDREN:
+        settings.watching.label_selectors[kind.parts] = SELECTOR
     settings.watching.field_selectors["secrets"] = SECRETS_OF_PEOPLE

@@ -20,6 +20,9 @@ FIELD_MANAGER = "sensorlog-operator"
 FINALIZER_MANAGER = "sensorlog-operator-finalizer"
 """A manager of its own, so that applying without a finalizer takes away just that."""
 
+REPLICAS_MANAGER = "sensorlog-operator-replicas"
+"""A manager that owns a Deployment's number of pods from when we leave it to a scaler until that changes it."""
+
 REQUEST_TIMEOUT_SECONDS = 10
 JSON = "application/json"
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -34,6 +37,17 @@ class Kind:
 
     api: str
     plural: str
+    watched: bool = True
+    """Whether a change is worth a reconcile at once. Scalers write what they measured every few seconds."""
+    lasting: bool = True
+    """Whether a pipeline always has it; else it is deleted once the resource does not ask for it any more."""
+    optional: bool = False
+    """Whether some clusters do not know it."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Group (the core API has none), version and plural, which nobody can take for another's."""
+        return (*self.api.removeprefix("/apis/").removeprefix("/api/").split("/"), self.plural)
 
     def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
         """Return the path of a collection, an object or a subresource."""
@@ -51,6 +65,11 @@ SERVICE = Kind("/api/v1", "services")
 SERVICE_ACCOUNT = Kind("/api/v1", "serviceaccounts")
 DEPLOYMENT = Kind("/apis/apps/v1", "deployments")
 DISRUPTION_BUDGET = Kind("/apis/policy/v1", "poddisruptionbudgets")
+NETWORK_POLICY = Kind("/apis/networking.k8s.io/v1", "networkpolicies", lasting=False)
+QUERY_SCALER = Kind("/apis/autoscaling/v2", "horizontalpodautoscalers", watched=False, lasting=False)
+KEDA = "/apis/keda.sh/v1alpha1"
+INGEST_SCALER = Kind(KEDA, "scaledobjects", watched=False, lasting=False, optional=True)
+SCALER_AUTHENTICATION = Kind(KEDA, "triggerauthentications", watched=False, lasting=False, optional=True)
 CLUSTER_ROLE_BINDING = Kind("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings")
 
 CHILD_KINDS: Mapping[str, Kind] = {
@@ -59,6 +78,10 @@ CHILD_KINDS: Mapping[str, Kind] = {
     "Service": SERVICE,
     "Deployment": DEPLOYMENT,
     "PodDisruptionBudget": DISRUPTION_BUDGET,
+    "NetworkPolicy": NETWORK_POLICY,
+    "HorizontalPodAutoscaler": QUERY_SCALER,
+    "TriggerAuthentication": SCALER_AUTHENTICATION,
+    "ScaledObject": INGEST_SCALER,
 }
 
 
@@ -71,6 +94,10 @@ class Kube:
     def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         """Return the object, None where it does not exist."""
         return self._call("GET", kind.path(namespace, name), missing_is_none=True)
+
+    def serves(self, api: str) -> bool:
+        """Return whether the cluster knows an API, such as /apis/keda.sh/v1alpha1."""
+        return self._call("GET", api, missing_is_none=True) is not None
 
     def list(self, kind: Kind, namespace: str | None = None, *, selector: str = "") -> list[Object]:
         """Return the objects that match a label selector; of all namespaces where none is named."""

@@ -12,6 +12,7 @@ from typing import Any
 from sensorlog import durations
 from sensorlog.pipeline import BatchConfig, KafkaConfig, PipelineConfig
 from sensorlog_operator.models import GROUP, KIND, VERSION, IngestSpec, Pipeline, QuerySpec, Resources
+from sensorlog_operator.replicas import ingest_replicas, query_replicas
 from sensorlog_operator.secrets import Projection, database_projection, kafka_projections, tls_projections
 from sensorlog_operator.settings import Settings
 
@@ -33,6 +34,8 @@ RUN_AS = 65532
 TERMINATION_GRACE_SECONDS = 40
 """Longer than a service needs to finish what is in flight."""
 
+SPREAD_OVER = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+
 ENDPOINT_DRAIN_SECONDS = 5
 """Time for kube-proxy and clients to stop choosing a pod before it stops answering."""
 
@@ -43,7 +46,8 @@ class Component:
 
     name: str
     spec: IngestSpec | QuerySpec
-    replicas: int
+    replicas: int | None
+    """None where a scaler decides."""
     image: str
     ports: tuple[tuple[str, int], ...]
     readiness_probe: Object
@@ -84,6 +88,11 @@ def endpoint(pipeline: Pipeline) -> str:
     return f"{child_name(pipeline, 'query')}.{pipeline.namespace}.svc:{GRPC_PORT}"
 
 
+def group_id(pipeline: Pipeline) -> str:
+    """Return the consumer group of ingest."""
+    return f"sensorlog.{pipeline.namespace}.{pipeline.name}"
+
+
 def pipeline_config(pipeline: Pipeline) -> PipelineConfig:
     """Return the document that the services read."""
     spec = pipeline.spec
@@ -97,7 +106,7 @@ def pipeline_config(pipeline: Pipeline) -> PipelineConfig:
             sasl_mechanism=spec.kafka.security.sasl_mechanism,
             readings_topic=spec.kafka.readings.topic,
             sensors_topic=spec.kafka.sensors.topic,
-            group_id=f"sensorlog.{pipeline.namespace}.{pipeline.name}",
+            group_id=group_id(pipeline),
         ),
         timestamp_unit=spec.timestamp_unit,
         measurements=spec.measurements,
@@ -108,12 +117,12 @@ def pipeline_config(pipeline: Pipeline) -> PipelineConfig:
     )
 
 
-def build_all(pipeline: Pipeline, settings: Settings, credentials_digest: str) -> list[Object]:
-    """Return every child of the pipeline, in the order to apply them."""
+def build_all(pipeline: Pipeline, settings: Settings, credentials_digest: str, *, keda: bool = False) -> list[Object]:
+    """Return the children that every pipeline has, in the order to apply them. With `keda` it may scale ingest."""
     document = pipeline_config(pipeline).to_json()
     checksum = hashlib.sha256(f"{document}\0{credentials_digest}".encode()).hexdigest()[:16]
     children = [build_config_map(pipeline, document)]
-    for component in (ingest_component(pipeline, settings), query_component(pipeline, settings)):
+    for component in (ingest_component(pipeline, settings, keda=keda), query_component(pipeline, settings)):
         children += [
             build_service_account(pipeline, component),
             build_disruption_budget(pipeline, component),
@@ -122,13 +131,13 @@ def build_all(pipeline: Pipeline, settings: Settings, credentials_digest: str) -
     return [*children, build_query_service(pipeline), build_query_pods_service(pipeline)]
 
 
-def ingest_component(pipeline: Pipeline, settings: Settings) -> Component:
+def ingest_component(pipeline: Pipeline, settings: Settings, *, keda: bool = False) -> Component:
     """Return what is particular to ingest."""
     spec = pipeline.spec.ingest
     return Component(
         name="ingest",
         spec=spec,
-        replicas=0 if pipeline.spec.paused else spec.replicas,
+        replicas=ingest_replicas(pipeline, keda=keda),
         image=spec.image or settings.ingest_image,
         ports=(("telemetry", TELEMETRY_PORT),),
         readiness_probe={"httpGet": {"path": "/readyz", "port": "telemetry"}},
@@ -151,7 +160,7 @@ def query_component(pipeline: Pipeline, settings: Settings) -> Component:
     return Component(
         name="query",
         spec=spec,
-        replicas=spec.replicas,
+        replicas=query_replicas(pipeline),
         image=spec.image or settings.query_image,
         ports=(("grpc", GRPC_PORT), ("telemetry", TELEMETRY_PORT)),
         # The kubelet's gRPC probe speaks no TLS; /readyz of the telemetry port says the same.
@@ -187,7 +196,8 @@ def audience(pipeline: Pipeline) -> str:
     return (wanted and wanted.audience) or f"{child_name(pipeline, 'query')}.{pipeline.namespace}.svc"
 
 
-def _metadata(pipeline: Pipeline, name: str, component: str | None = None) -> Object:
+def child_metadata(pipeline: Pipeline, name: str, component: str | None = None) -> Object:
+    """Return the metadata of a child: labelled, and owned by the pipeline."""
     return {
         "name": name,
         "namespace": pipeline.namespace,
@@ -211,8 +221,21 @@ def build_config_map(pipeline: Pipeline, document: str) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(pipeline, child_name(pipeline, "pipeline")),
+        "metadata": child_metadata(pipeline, child_name(pipeline, "pipeline")),
         "data": {CONFIG_FILE: document},
+    }
+
+
+def build_secret(
+    pipeline: Pipeline, name: str, component: str, annotations: Mapping[str, str], values: Mapping[str, str]
+) -> Object:
+    """Return a Secret of the pipeline with these values."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {**child_metadata(pipeline, name, component), "annotations": dict(annotations)},
+        "type": "Opaque",
+        "data": {key: base64.b64encode(value.encode()).decode() for key, value in values.items()},
     }
 
 
@@ -221,7 +244,7 @@ def build_service_account(pipeline: Pipeline, component: Component) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": _metadata(pipeline, child_name(pipeline, component.name), component.name),
+        "metadata": child_metadata(pipeline, child_name(pipeline, component.name), component.name),
         "automountServiceAccountToken": False,
     }
 
@@ -231,7 +254,7 @@ def build_disruption_budget(pipeline: Pipeline, component: Component) -> Object:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": _metadata(pipeline, child_name(pipeline, component.name), component.name),
+        "metadata": child_metadata(pipeline, child_name(pipeline, component.name), component.name),
         "spec": {"maxUnavailable": 1, "selector": {"matchLabels": pod_selector(pipeline, component.name)}},
     }
 
@@ -257,7 +280,7 @@ def _query_service(pipeline: Pipeline, name: str, spec: Object) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(pipeline, child_name(pipeline, name), "query"),
+        "metadata": child_metadata(pipeline, child_name(pipeline, name), "query"),
         "spec": {"selector": pod_selector(pipeline, "query"), "ports": [port], **spec},
     }
 
@@ -268,9 +291,9 @@ def build_deployment(pipeline: Pipeline, component: Component, settings: Setting
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(pipeline, child_name(pipeline, component.name), component.name),
+        "metadata": child_metadata(pipeline, child_name(pipeline, component.name), component.name),
         "spec": {
-            "replicas": component.replicas,
+            **({} if component.replicas is None else {"replicas": component.replicas}),
             "revisionHistoryLimit": 3,
             "progressDeadlineSeconds": 120,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
@@ -303,16 +326,20 @@ def _pod(pipeline: Pipeline, component: Component, settings: Settings, selector:
             "fsGroup": RUN_AS,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "topologySpreadConstraints": [
-            {
-                "maxSkew": 1,
-                "topologyKey": "kubernetes.io/hostname",
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": selector},
-            }
-        ],
+        "topologySpreadConstraints": [_spread(key, selector) for key in SPREAD_OVER],
         "containers": [_container(pipeline, component, settings)],
         "volumes": _volumes(pipeline, component),
+    }
+
+
+def _spread(topology_key: str, selector: dict[str, str]) -> Object:
+    return {
+        "maxSkew": 1,
+        "topologyKey": topology_key,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": selector},
+        # Else the pods that a rollout replaces decide where the new ones go.
+        "matchLabelKeys": ["pod-template-hash"],
     }
 
 

@@ -220,10 +220,30 @@ class Batch(_Spec):
     max_delay: Duration = Field(default="250ms", description="Oldest that a reading may get before it is written.")
 
 
+_ORDERED = ("self.minReplicas <= self.maxReplicas", "minReplicas must not be above maxReplicas")
+
+
+class IngestAutoscaling(_Spec):
+    """How many pods write, by lag. KEDA does it; docs/scaling.md says what happens without."""
+
+    model_config = ConfigDict(json_schema_extra=rules(_ORDERED))
+
+    min_replicas: Replicas = Field(default=1, description="Fewest pods; 0 lets ingest rest while the topic is quiet.")
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(
+        description="Most pods. Never more than the partitions of readings: others would have nothing to read."
+    )
+    lag_threshold: int = Field(default=10_000, ge=1, le=1_000_000_000, description="Messages of lag for each pod.")
+
+
 class IngestSpec(_Spec):
     """The Deployment that writes."""
 
-    replicas: Replicas = Field(default=1, description="Pods that share the partitions.")
+    replicas: Replicas = Field(
+        default=1, description="Pods that share the partitions; kubectl scale sets it. Of no effect with autoscaling."
+    )
+    autoscaling: IngestAutoscaling | None = Field(
+        default=None, description="How many pods by lag; default as many as replicas."
+    )
     batch: Batch = Field(default=Batch(), description="Size of a transaction.")
     resources: Resources = Field(
         default=Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"}),
@@ -258,16 +278,42 @@ class QueryAuthentication(_Spec):
     )
 
 
+class QueryAutoscaling(_Spec):
+    """How many pods answer, by their processors' load. A HorizontalPodAutoscaler does it."""
+
+    model_config = ConfigDict(json_schema_extra=rules(_ORDERED))
+
+    min_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="Fewest pods.")
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(description="Most pods.")
+    target_cpu_utilization: int = Field(
+        default=70,
+        alias="targetCPUUtilization",
+        ge=1,
+        le=1000,
+        description="Use of processors to aim at, in percent of resources.requests.cpu, averaged over the pods.",
+    )
+
+
 class QuerySpec(_Spec):
     """The Deployment that reads."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            ("!has(self.authentication) || has(self.tls)", "authentication needs tls: a token must not travel in clear")
+            (
+                "!has(self.authentication) || has(self.tls)",
+                "authentication needs tls: a token must not travel in clear",
+            ),
+            (
+                "!has(self.autoscaling) || (has(self.resources.requests) && 'cpu' in self.resources.requests)",
+                "autoscaling needs resources.requests.cpu: utilization is a share of it",
+            ),
         )
     )
 
-    replicas: Replicas = Field(default=1, description="Pods that answer.")
+    replicas: Replicas = Field(default=1, description="Pods that answer. Of no effect with autoscaling.")
+    autoscaling: QueryAutoscaling | None = Field(
+        default=None, description="How many pods by load; default as many as replicas."
+    )
     processes: int = Field(
         default=1, ge=1, le=16, description="Processes of each pod, which use a core each at most and memory each."
     )
@@ -280,6 +326,43 @@ class QuerySpec(_Spec):
         description="Requests and limits.",
     )
     image: str | None = Field(default=None, max_length=512, description="Default: the operator's release.")
+
+
+Port = Annotated[int, Field(ge=1, le=65535, description="TCP port.")]
+Peer = Annotated[
+    dict[str, Any],
+    Field(
+        description="NetworkPolicyPeer: podSelector, namespaceSelector or ipBlock.",
+        json_schema_extra={"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+    ),
+]
+"""The API server checks it when the policy is written."""
+
+
+class NetworkPolicySpec(_Spec):
+    """Who may connect to the pods, and whereto they may connect. docs/security.md has examples."""
+
+    mode: Literal["None", "Ingress", "Strict"] = Field(
+        default="Ingress",
+        description="None: no policy. Ingress: only the ports that pods serve can be reached. Strict: pods themselves"
+        " reach no ports but those of DNS, Kafka, the database, and what they are configured for.",
+    )
+    clients: tuple[Peer, ...] = Field(
+        default=(),
+        max_length=64,
+        description="NetworkPolicyPeers that may call the query service; default everybody.",
+    )
+    monitoring: tuple[Peer, ...] = Field(
+        default=(),
+        max_length=64,
+        description="NetworkPolicyPeers that may read metrics; default everybody.",
+    )
+    egress_ports: tuple[Port, ...] = Field(
+        default=(),
+        max_length=64,
+        description="With Strict: further TCP ports, such as those that brokers advertise beside"
+        " kafka.bootstrapServers', or the target port of the database's Service where it differs.",
+    )
 
 
 class PipelineSpec(_Spec):
@@ -301,6 +384,9 @@ class PipelineSpec(_Spec):
     )
     ingest: IngestSpec = Field(default=IngestSpec(), description="The Deployment that writes.")
     query: QuerySpec = Field(default=QuerySpec(), description="The Deployment that reads.")
+    network_policy: NetworkPolicySpec = Field(
+        default=NetworkPolicySpec(), description="Who may connect to the pods, and whereto they may."
+    )
     deletion_policy: Literal["Retain", "Delete"] = Field(
         default="Retain", description="Whether deleting the resource deletes the topics and the schema too."
     )

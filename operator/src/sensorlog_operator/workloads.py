@@ -3,9 +3,13 @@
 A child is applied when its manifest changed (the hash of the last one is an annotation, which also tells of fields
 taken away). Where only the live object changed, by hand, exactly the difference is patched back: server-side apply
 leaves alone what another manager added, such as an environment variable.
+
+A child that the resource does not ask for any more is deleted. The number of pods that a scaler is to decide is handed
+over first: a field that nobody owned any more would fall back to the API's default, one pod. Source: Kubernetes
+documentation, "Server-Side Apply", "Transferring ownership".
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -13,7 +17,7 @@ from typing import Any
 from kubernetes.utils.quantity import parse_quantity
 
 from sensorlog_operator.errors import Reason
-from sensorlog_operator.kube import CHILD_KINDS, POD, Kube
+from sensorlog_operator.kube import CHILD_KINDS, DEPLOYMENT, FIELD_MANAGER, POD, REPLICAS_MANAGER, Kube
 from sensorlog_operator.manifests import SELECTOR, Object, digest, pod_selector
 from sensorlog_operator.models import GROUP, Pipeline
 from sensorlog_operator.plans import Action, Refusal
@@ -43,6 +47,22 @@ class RepairObject(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class HandOverReplicas(Action):
+    """Let another manager own the number of pods before we stop naming it, so that it stays as it is."""
+
+    manifest: Object
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteObject(Action):
+    """Delete a child that the resource does not ask for any more."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
     """How far a Deployment is. `problem` says what its pods complain about, None when nothing."""
 
@@ -60,19 +80,21 @@ class Rollout:
         return f"{self.ready}/{self.wanted}"
 
 
-def observe(kube: Kube, pipeline: Pipeline) -> dict[Key, Object]:
-    """Return the pipeline's children that exist."""
+def observe(kube: Kube, pipeline: Pipeline, *, keda: bool = False) -> dict[Key, Object]:
+    """Return the pipeline's children that exist. `keda` is whether the cluster knows KEDA's kinds."""
     selector = f"{SELECTOR},app.kubernetes.io/instance={pipeline.name}"
     return {
         (kind, child["metadata"]["name"]): child
         for kind, where in CHILD_KINDS.items()
+        if keda or not where.optional
         for child in kube.list(where, pipeline.namespace, selector=selector)
     }
 
 
 def plan(manifests: Iterable[Object], observed: Mapping[Key, Object], owner_uid: str) -> list[Action]:
-    """Return the children to apply, each with why; a stranger's object of the same name is refused."""
-    actions: list[Action] = []
+    """Return the children to apply or delete, each with why; a stranger's object of the same name is refused."""
+    manifests = list(manifests)
+    actions: list[Action] = list(_unwanted(manifests, observed, owner_uid))
     for manifest in manifests:
         wanted = _with_hash(manifest)
         name = f"{manifest['kind']} {manifest['metadata']['name']}"
@@ -82,10 +104,37 @@ def plan(manifests: Iterable[Object], observed: Mapping[Key, Object], owner_uid:
         elif not _owned(live, owner_uid):
             actions.append(Refusal(_stranger(name), Reason.WORKLOAD_REJECTED, blocking=True))
         elif live["metadata"].get("annotations", {}).get(MANIFEST_HASH) != digest(manifest):
-            actions.append(ApplyObject(f"update {name}", wanted))
+            actions += [*_handed_over(manifest, live), ApplyObject(f"update {name}", wanted)]
         elif patch := difference(wanted, live):
             actions.append(RepairObject(f"repair {name}: {_first_path(patch)} was changed by hand", wanted, patch))
     return actions
+
+
+def _unwanted(manifests: Iterable[Object], observed: Mapping[Key, Object], owner_uid: str) -> Iterator[DeleteObject]:
+    wanted = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
+    for (kind, name), live in observed.items():
+        if (kind, name) not in wanted and not CHILD_KINDS[kind].lasting and _owned(live, owner_uid):
+            yield DeleteObject(f"delete {kind} {name}", kind, live["metadata"]["namespace"], name)
+
+
+def _handed_over(manifest: Object, live: Object) -> Iterator[HandOverReplicas]:
+    if manifest["kind"] != "Deployment" or "replicas" in manifest["spec"] or not _owns_replicas(live):
+        return
+    name, replicas = live["metadata"]["name"], live["spec"]["replicas"]
+    body = {
+        "apiVersion": manifest["apiVersion"],
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": live["metadata"]["namespace"]},
+        "spec": {"replicas": replicas},
+    }
+    yield HandOverReplicas(f"leave the {replicas} pods of Deployment {name} to its scaler", body)
+
+
+def _owns_replicas(live: Object) -> bool:
+    return any(
+        entry["manager"] == FIELD_MANAGER and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+        for entry in live["metadata"].get("managedFields", ())
+    )
 
 
 def _with_hash(manifest: Object) -> Object:
@@ -150,6 +199,10 @@ def apply(kube: Kube, actions: Sequence[Action]) -> None:
         match action:
             case ApplyObject(manifest=manifest):
                 kube.apply(CHILD_KINDS[manifest["kind"]], manifest)
+            case HandOverReplicas(manifest=manifest):
+                kube.apply(DEPLOYMENT, manifest, manager=REPLICAS_MANAGER)
+            case DeleteObject(kind=kind, namespace=namespace, name=name):
+                kube.delete(CHILD_KINDS[kind], namespace, name)
             case RepairObject(manifest=manifest, patch=patch):
                 kube.merge(CHILD_KINDS[manifest["kind"]], manifest["metadata"], patch)
 
