@@ -36,7 +36,8 @@ def test_durations_are_written_as_they_are_read(milliseconds: int) -> None:
 
 def test_durations_are_written_with_the_largest_units() -> None:
     """60m and 1h are one."""
-    assert [durations.text(durations.parse(text)) for text in ("60m", "90m", "168h", "0ms")] == ["1h", "1h30m", "7d", "0s"]
+    written = [durations.text(durations.parse(text)) for text in ("60m", "90m", "168h", "0ms")]
+    assert written == ["1h", "1h30m", "7d", "0s"]
 
 
 @pytest.mark.parametrize("text", ["", "5", "m", "5 m", "-5m", "1.5h", "5w", "٣m", "5m\n"])
