@@ -3,9 +3,10 @@
 Pods satisfy the restricted Pod Security Standard; source: Kubernetes documentation, "Pod Security Standards".
 """
 
+import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ Object = dict[str, Any]
 MANAGED_BY = "sensorlog-operator"
 SELECTOR = f"app.kubernetes.io/managed-by={MANAGED_BY}"
 CONFIG_CHECKSUM = f"{GROUP}/config-checksum"
+DATABASE_LOGIN = f"{GROUP}/database-login"
+"""Says on a pod which database role it connects as."""
 
 GRPC_PORT = 50051
 TELEMETRY_PORT = 9090
@@ -76,6 +79,11 @@ def pod_selector(pipeline: Pipeline, component: str) -> dict[str, str]:
         "app.kubernetes.io/instance": pipeline.name,
         "app.kubernetes.io/component": component,
     }
+
+
+def selector_text(pipeline: Pipeline, component: str) -> str:
+    """Return what selects a component's pods, as the API's labelSelector spells it."""
+    return ",".join(f"{key}={value}" for key, value in pod_selector(pipeline, component).items())
 
 
 def child_name(pipeline: Pipeline, component: str) -> str:
