@@ -76,8 +76,8 @@ class Pipeline:
         self.broker.create_topic(self.config.kafka.readings_topic, self.partitions, config)
         self.broker.create_topic(self.config.kafka.sensors_topic)
 
-    def provision_schema(self) -> None:
-        """Create the schema as the operator does."""
+    def provision_schema(self, uri: str = "") -> None:
+        """Create the schema as the operator does; as the user of `uri` where it is given."""
         desired = schema.DesiredSchema(
             name=self.schema,
             owner=schema.Owner(uid=self.schema, pipeline=f"test/{self.config.name}", cluster="test"),
@@ -85,7 +85,7 @@ class Pipeline:
             chunk_interval=timedelta(days=1),
             live_uids=frozenset({self.schema}),
         )
-        with schema.connect(self.database.uri) as connection:
+        with schema.connect(uri or self.database.uri) as connection:
             plan = schema.provision(connection, desired)
         refused = [action.summary for action in plan if isinstance(action, Refusal)]
         assert not refused, refused
