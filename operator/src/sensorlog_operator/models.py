@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from sensorlog import durations
+from sensorlog import durations, rollups
 from sensorlog.measurements import DEFAULT_MEASUREMENTS, MAX_MEASUREMENTS, RESERVED, Measurement
 from sensorlog.pipeline import SaslMechanism, SecurityProtocol
 from sensorlog.timestamps import TimestampUnit
@@ -37,6 +37,22 @@ def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
 def immutable(field: str) -> dict[str, Any]:
     """Return the CEL rule that forbids changing `field` once it is set."""
     return rules(("self == oldSelf", f"{field} cannot be changed after creation; create another pipeline instead"))
+
+
+def seconds_cel(field: str) -> str:
+    """Return the CEL expression of a duration's seconds; it may begin with days, which CEL's own do not know."""
+    days = f"int({field}.substring(0, {field}.indexOf('d')))"
+    rest = f"duration('0s' + {field}.substring({field}.indexOf('d') + 1))"
+    return f"({field}.contains('d') ? {days} * 86400 + {rest}.getSeconds() : duration({field}).getSeconds())"
+
+
+def within_cel(field: str, least_minutes: int, most_days: int) -> tuple[str, str]:
+    """Return the CEL rule, with its message, that a duration is neither shorter nor longer than this."""
+    value = seconds_cel(f"self.{field}")
+    return (
+        f"!has(self.{field}) || ({value} >= {least_minutes * 60} && {value} <= {most_days * 86_400})",
+        f"{field} must be between {least_minutes}m and {most_days}d",
+    )
 
 
 Duration = Annotated[str, Field(pattern=durations.PATTERN, max_length=32)]
@@ -166,6 +182,22 @@ class KafkaSpec(_Spec):
     sensors: SensorsTopic = Field(default=SensorsTopic(), description="The topic of sensor instances.")
 
 
+class Rollup(_Spec):
+    """Aggregates per bucket and sensor that the database keeps at hand."""
+
+    model_config = ConfigDict(json_schema_extra=rules(within_cel("interval", 1, 366)))
+
+    interval: Duration = Field(
+        description="Length of a bucket. Buckets asked for that are a multiple of it are answered from the rollup.",
+        examples=["30m"],
+    )
+
+
+_CHUNK_INTERVAL, _RETENTION, _COMPRESSION, _ONE_ROLLUP, _ANOTHER = map(
+    seconds_cel, ("self.chunkInterval", "self.retention", "self.compressAfter", "a.interval", "b.interval")
+)
+
+
 class TimescaleSpec(_Spec):
     """Where readings are kept."""
 
@@ -174,7 +206,22 @@ class TimescaleSpec(_Spec):
             (
                 "has(self.schema) == has(oldSelf.schema) && (!has(self.schema) || self.schema == oldSelf.schema)",
                 "schema cannot be changed after creation; create another pipeline instead",
-            )
+            ),
+            within_cel("chunkInterval", 1, 3_660),
+            within_cel("retention", 1, 36_600),
+            within_cel("compressAfter", 1, 36_600),
+            (
+                f"!has(self.retention) || {_RETENTION} >= {_CHUNK_INTERVAL}",
+                "retention must not be shorter than chunkInterval: only whole chunks are dropped",
+            ),
+            (
+                f"!has(self.retention) || !has(self.compressAfter) || {_COMPRESSION} < {_RETENTION}",
+                "compressAfter must be shorter than retention: what is dropped need not be compressed before",
+            ),
+            (
+                f"!has(self.rollups) || self.rollups.all(a, self.rollups.exists_one(b, {_ONE_ROLLUP} == {_ANOTHER}))",
+                "rollups must have different intervals; 60m is 1h",
+            ),
         )
     )
 
@@ -203,6 +250,22 @@ class TimescaleSpec(_Spec):
     chunk_interval: Duration = Field(
         default="1d",
         description="Time that one chunk of the hypertable covers. A change applies to new chunks.",
+    )
+    retention: Duration | None = Field(
+        default=None,
+        description="Age at which readings are deleted, whole chunks at a time; default never.",
+        examples=["90d"],
+    )
+    compress_after: Duration | None = Field(
+        default=None,
+        description="Age at which chunks are compressed; default never. Needs TimescaleDB's timescale license.",
+        examples=["7d"],
+    )
+    rollups: tuple[Rollup, ...] | None = Field(
+        default=None,
+        max_length=rollups.MAX_ROLLUPS,
+        description="Continuous aggregates to answer averages from. Need TimescaleDB's timescale license.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["interval"]},
     )
 
 
@@ -367,6 +430,15 @@ class NetworkPolicySpec(_Spec):
 
 class PipelineSpec(_Spec):
     """What a user asks for."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                f"!has(self.timescale.rollups) || self.measurements.size() <= {rollups.MAX_MEASUREMENTS}",
+                f"rollups hold at most {rollups.MAX_MEASUREMENTS} measurements",
+            )
+        )
+    )
 
     kafka: KafkaSpec = Field(description="Where readings come from.")
     timescale: TimescaleSpec = Field(description="Where readings are kept.")
