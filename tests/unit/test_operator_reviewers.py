@@ -72,3 +72,18 @@ def test_a_missing_binding_matters_only_to_those_who_need_it() -> None:
     with pytest.raises(NeedsChangeError, match="Upgrade the chart"):
         reviewers(binding).keep("plants", "one", wanted=True)
     assert reviewers(binding).pipelines() == []
+
+
+def test_an_operator_of_chosen_namespaces_says_what_an_administrator_must_do() -> None:
+    """It has no right beyond its namespaces, and does not even ask for the binding."""
+    binding = Binding([])
+    ours = Reviewers(cast("Kube", binding), "")
+    ours.keep("plants", "one", wanted=False)
+    with pytest.raises(NeedsChangeError, match="bind ClusterRole system:auth-delegator to ServiceAccount plants/one-"):
+        ours.keep("plants", "one", wanted=True)
+    assert ours.pipelines() == []
+
+
+def test_what_an_administrator_has_bound_is_believed() -> None:
+    """There is no way for us to look."""
+    Reviewers(cast("Kube", Binding([])), "", bound_by_others=True).keep("plants", "one", wanted=True)

@@ -3,6 +3,7 @@
 import argparse
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Any, cast
 
 import kopf
@@ -50,7 +51,7 @@ def run(settings: Settings) -> int:
     registry = kopf.OperatorRegistry()
 
     def on_startup() -> None:
-        load_claims(kube, claims)
+        load_claims(kube, claims, settings.watch_namespaces)
         look_at_reviewers(kube, settings, queue)
         controller.start()
         telemetry.start()
@@ -58,20 +59,27 @@ def run(settings: Settings) -> int:
     register(registry, Watcher(queue, claims), on_startup)
     try:
         # Without an identity kopf asks for the user's name, which a container's numeric user has not.
-        kopf.run(registry=registry, standalone=True, clusterwide=True, identity=cast("Any", instance))
+        kopf.run(
+            registry=registry,
+            standalone=True,
+            clusterwide=not settings.watch_namespaces,
+            namespaces=settings.watch_namespaces,
+            identity=cast("Any", instance),
+        )
     finally:
         controller.stop()
         telemetry.stop()
     return 0
 
 
-def load_claims(kube: kubernetes_api.Kube, claims: Claims) -> None:
+def load_claims(kube: kubernetes_api.Kube, claims: Claims, namespaces: Sequence[str]) -> None:
     """Note who claims what before the first reconcile, so that none decides without knowing its seniors."""
-    for body in kube.list(kubernetes_api.PIPELINE):
-        try:
-            claims.put(Claim.of(Pipeline.from_body(body)))
-        except NeedsChangeError as e:
-            log.warning("resource does not fit the model", pipeline=body["metadata"]["name"], error=e.message)
+    for namespace in namespaces or (None,):
+        for body in kube.list(kubernetes_api.PIPELINE, namespace):
+            try:
+                claims.put(Claim.of(Pipeline.from_body(body)))
+            except NeedsChangeError as e:
+                log.warning("resource does not fit the model", pipeline=body["metadata"]["name"], error=e.message)
 
 
 def look_at_reviewers(kube: kubernetes_api.Kube, settings: Settings, queue: WorkQueue) -> None:
@@ -84,7 +92,7 @@ def look_at_reviewers(kube: kubernetes_api.Kube, settings: Settings, queue: Work
 
 
 def _parse_arguments() -> None:
-    lines = [f"  SENSORLOG_{name.upper():<18} {info.description}" for name, info in Settings.model_fields.items()]
+    lines = [f"  SENSORLOG_{name.upper():<22} {info.description}" for name, info in Settings.model_fields.items()]
     argparse.ArgumentParser(
         prog="python -m sensorlog_operator",
         description="The SensorLog operator. It is configured by environment variables:",

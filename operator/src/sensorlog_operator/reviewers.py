@@ -20,13 +20,17 @@ Object = dict[str, Any]
 class Reviewers:
     """The binding's subjects; safe to use from several threads. Others' subjects are left alone."""
 
-    def __init__(self, kube: Kube, binding: str) -> None:
+    def __init__(self, kube: Kube, binding: str, *, bound_by_others: bool = False) -> None:
         self._kube = kube
         self._binding = binding
+        self._bound_by_others = bound_by_others
         self._lock = threading.Lock()
 
     def keep(self, namespace: str, name: str, *, wanted: bool) -> None:
         """Make the query pods of a pipeline reviewers or not. PipelineErrors, as Kube's."""
+        if not self._binding:
+            self._not_ours(namespace, name, wanted=wanted)
+            return
         subject = {"kind": "ServiceAccount", "name": f"{name}{SUFFIX}", "namespace": namespace}
         with self._lock:
             binding = self._kube.get(CLUSTER_ROLE_BINDING, None, self._binding)
@@ -44,12 +48,23 @@ class Reviewers:
 
     def pipelines(self) -> list[str]:
         """Return the pipelines, as namespace/name, whose query pods are reviewers; some may be gone."""
+        if not self._binding:
+            return []
         binding = self._kube.get(CLUSTER_ROLE_BINDING, None, self._binding) or {}
         return [
             f"{subject['namespace']}/{subject['name'].removesuffix(SUFFIX)}"
             for subject in binding.get("subjects") or []
             if subject["kind"] == "ServiceAccount" and subject["name"].endswith(SUFFIX)
         ]
+
+    def _not_ours(self, namespace: str, name: str, *, wanted: bool) -> None:
+        if wanted and not self._bound_by_others:
+            raise NeedsChangeError(
+                Reason.REVIEWERS_NOT_MANAGED,
+                "The operator watches chosen namespaces and cannot let query pods check tokens. Have an administrator"
+                f" bind ClusterRole system:auth-delegator to ServiceAccount {namespace}/{name}{SUFFIX} and set the"
+                " chart's tokenReviewersBound, or take spec.query.authentication away.",
+            )
 
     def _missing(self, *, wanted: bool) -> None:
         if wanted:

@@ -1,7 +1,9 @@
 """What the operator's own Deployment tells it, from environment variables that start with SENSORLOG_."""
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sensorlog.telemetry import LogFormat
 
@@ -19,8 +21,31 @@ class Settings(BaseSettings):
     telemetry_port: int = Field(default=9090, ge=0, le=65535, description="Port of /metrics, /livez and /readyz.")
     log_level: str = Field(default="INFO", description="Least severe level that is logged.")
     log_format: LogFormat = Field(default="auto", description="json, console, or auto: console on a terminal.")
+    watch_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Namespaces to watch, separated by commas; empty for all."
+    )
+    namespace: str = Field(
+        default="", description="The operator's own namespace, whose uid is its identity where it watches chosen ones."
+    )
     token_reviewers: str = Field(
         default="sensorlog-operator-token-reviewers",
-        description="ClusterRoleBinding whose subjects are the query pods that check callers' tokens.",
+        description="ClusterRoleBinding whose subjects are the query pods that check callers' tokens; empty where there"
+        " is no right to change it.",
+    )
+    token_reviewers_bound: bool = Field(
+        default=False, description="Whether an administrator lets these pods check tokens, where we cannot."
     )
     otlp_endpoint: str = Field(default="", description="OTLP endpoint that pods send traces to; empty for none.")
+
+    @field_validator("watch_namespaces", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @property
+    def identity_namespace(self) -> str:
+        """The namespace whose uid tells this operator's schemas from those of others.
+
+        Of the cluster that is kube-system; who watches chosen namespaces may only look at their own.
+        """
+        return self.namespace if self.watch_namespaces else "kube-system"
