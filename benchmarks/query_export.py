@@ -14,8 +14,8 @@ from psycopg import ClientCursor
 from benchmarks.query_server import Server
 from sensorlog.measurements import names
 from sensorlog.rpc import logger_pb2 as pb
+from sensorlog_query.connections import configure, connection_parameters
 from sensorlog_query.copy_binary import FLOAT, INTEGER, blocks
-from sensorlog_query.database import configure, connection_parameters
 from sensorlog_query.exports import rows_per_message
 from sensorlog_query.microseconds import BEGINNING, END
 from sensorlog_query.replies import Replies

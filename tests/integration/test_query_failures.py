@@ -10,7 +10,7 @@ from google.rpc.error_details_pb2 import BadRequest
 from grpc_status import rpc_status
 
 from sensorlog.rpc import logger_pb2 as pb
-from sensorlog_query.database import configure, connection_parameters
+from sensorlog_query.connections import configure, connection_parameters
 from support.database import Database
 from support.pipelines import SEED_TS, Pipeline
 from support.query import (

@@ -131,6 +131,17 @@ class ReplicatedDatabase:
         receivers = "SELECT count(*) FROM pg_stat_wal_receiver"
         wait_until(lambda: self.standby.execute(receivers) == [(0,)], deadline=20, what="replication to stop")
 
+    @contextlib.contextmanager
+    def replay_paused(self) -> Iterator[None]:
+        """Let the standby receive and not replay within this block: what it shows gets older."""
+        self.standby.execute("SELECT pg_wal_replay_pause()")
+        state = "SELECT pg_get_wal_replay_pause_state()"
+        wait_until(lambda: self.standby.execute(state) == [("paused",)], deadline=20, what="replay to pause")
+        try:
+            yield
+        finally:
+            self.standby.execute("SELECT pg_wal_replay_resume()")
+
     def waits_of_sessions(self, application_name: str) -> set[str]:
         """Return what the primary's sessions of an application wait for: pg_stat_activity.wait_event."""
         statement = "SELECT wait_event FROM pg_stat_activity WHERE application_name = %s"

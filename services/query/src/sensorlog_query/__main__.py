@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import psycopg
 import structlog
@@ -27,7 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = read_settings(list(arguments))
         pipeline = read_pipeline_config(settings.config)
-        _check_uri(settings)
+        for directory in (settings.database_dir, settings.primary_dir):
+            _check_uri(directory)
         _check_certificate(settings)
     except (SettingsError, PipelineConfigError, CredentialsError) as e:
         print(f"error: {e}", file=sys.stderr)  # noqa: T201 -- before there is a log
@@ -40,13 +42,15 @@ def main(arguments: Sequence[str]) -> int:
         return FAILED
 
 
-def _check_uri(settings: Settings) -> None:
-    uri = read_credential(settings.database_dir, DATABASE_URI)
+def _check_uri(directory: Path | None) -> None:
+    if directory is None:
+        return
+    uri = read_credential(directory, DATABASE_URI)
     try:
         conninfo_to_dict(uri)
     except psycopg.ProgrammingError:
         # Without the reason: libpq quotes the uri, password included.
-        path = settings.database_dir / DATABASE_URI
+        path = directory / DATABASE_URI
         raise CredentialsError(f"{path} is no connection uri; write postgresql://user:password@host:5432/db") from None
 
 

@@ -7,12 +7,12 @@ never UNKNOWN.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc
 
 from sensorlog.rpc import logger_pb2 as pb
-from sensorlog_query.errors import mapped
+from sensorlog_query.errors import QueryError, mapped
 from sensorlog_query.metrics import Metrics
 from sensorlog_query.wrapping import Handler, wrapped
 
@@ -51,14 +51,14 @@ class Boundary(grpc.ServerInterceptor):
             except Exception as e:  # noqa: BLE001 -- the boundary
                 error = mapped(e)
                 code = error.code
-                _abort(context, error.status())
+                _abort(context, error)
             finally:
                 self._metrics.requests.labels(method, code.name).inc()
                 self._metrics.seconds.labels(method).observe(time.perf_counter() - started)
 
 
-def _abort(context: grpc.ServicerContext, status: Any) -> NoReturn:
+def _abort(context: grpc.ServicerContext, error: QueryError) -> NoReturn:
     # As context.abort_with_status does, but in the way that the OpenTelemetry interceptor records.
-    context.set_trailing_metadata(((STATUS_DETAILS, status.SerializeToString()),))
-    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-    context.abort(code, status.message)
+    status = error.status()
+    context.set_trailing_metadata(((STATUS_DETAILS, status.SerializeToString()), *error.trailers()))
+    context.abort(error.code, status.message)

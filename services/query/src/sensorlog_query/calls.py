@@ -12,7 +12,9 @@ import structlog
 from psycopg import Connection
 from psycopg.errors import QueryCanceled
 
-from sensorlog_query.errors import CallerGoneError, DeadlineError
+from sensorlog_query.connections import cut_off
+from sensorlog_query.errors import STALENESS, CallerGoneError, DeadlineError
+from sensorlog_query.staleness import accepted_staleness
 
 log = structlog.get_logger()
 
@@ -26,7 +28,7 @@ CANCEL_TIMEOUT_SECONDS = 5.0
 
 
 class Call:
-    """One call of a client: its deadline and its end.
+    """One call of a client: its deadline, its end, and how old an answer it accepts.
 
     `limit_seconds` holds where the caller sets no deadline or a longer one. `canceller` runs the cancel requests:
     gRPC tells of a call's end in the thread that serves all calls, which must not wait for a database.
@@ -34,6 +36,8 @@ class Call:
 
     def __init__(self, context: grpc.ServicerContext, limit_seconds: float, canceller: Executor) -> None:
         self.limit_seconds = limit_seconds
+        self.max_staleness = accepted_staleness(context)
+        """In milliseconds; None where any age will do."""
         self._context = context
         self._canceller = canceller
         self._lock = threading.Lock()
@@ -42,6 +46,14 @@ class Call:
         own = limit_seconds if remaining is None else min(limit_seconds, remaining - MARGIN_SECONDS)
         self._deadline = time.monotonic() + own
         context.add_callback(self._on_end)
+
+    def accepts(self, staleness: int) -> bool:
+        """Return whether an answer that may be so old, in milliseconds, will do."""
+        return self.max_staleness is None or staleness <= self.max_staleness
+
+    def tell_staleness(self, staleness: int) -> None:
+        """Let the caller know, at the end of the call, how old the answer may be, in milliseconds."""
+        self._context.set_trailing_metadata(((STALENESS, str(staleness)),))
 
     def remaining_seconds(self) -> float:
         """Return the time left, more than 0; DeadlineError or CallerGoneError where the call is over."""
@@ -94,5 +106,6 @@ class Call:
             log.info("cancelling the statement of a caller who is gone")
             try:
                 self._connection.cancel_safe(timeout=CANCEL_TIMEOUT_SECONDS)
-            except Exception as e:  # noqa: BLE001 -- the database may be away; statement_timeout remains
-                log.warning("cannot cancel a statement", error=type(e).__name__)
+            except Exception as e:  # noqa: BLE001 -- whatever it is, nobody else would free the thread that waits
+                log.warning("cannot cancel a statement, ending its connection", error=type(e).__name__)
+                cut_off(self._connection)

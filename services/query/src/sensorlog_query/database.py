@@ -1,4 +1,4 @@
-"""The way to the database: a pool of connections that can only read, mended when the database comes back."""
+"""The way to the readings: transactions that only read, of one server or, for fresher data, of another."""
 
 import math
 from collections.abc import Iterator
@@ -6,107 +6,71 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg
-from psycopg import Connection, IsolationLevel
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg import Connection
+from psycopg_pool import ConnectionPool
 
-from sensorlog.credentials import DATABASE_URI, read_credential
-from sensorlog.telemetry import Problem
-from sensorlog_query import microseconds, sql
+from sensorlog_query import sql
 from sensorlog_query.calls import Call
-from sensorlog_query.errors import DATABASE_AWAY, QueryError, UnavailableError, mapped
+from sensorlog_query.connections import ReadConnection
+from sensorlog_query.errors import StaleError
+from sensorlog_query.metrics import DatabaseMetrics
+from sensorlog_query.source import PoolLimits, Source
+from sensorlog_query.staleness import Positions, sample, staleness_ms
 from sensorlog_query.watch import Watch
-
-CONNECT_TIMEOUT_SECONDS = 3
-RECONNECT_SECONDS = 4.0
-"""How long the pool itself retries a lost connection. Short, because its pauses double; the watch has it try anew."""
-
-PARAMETERS: dict[str, Any] = {
-    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-    # A peer that vanished without a word is noticed in seconds, not in the two hours of the kernel's default.
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
-# Parallel workers would let one call take all cores from the others.
-SERVER_SETTINGS = "-c default_transaction_read_only=on -c timezone=UTC -c max_parallel_workers_per_gather=0"
-
-
-def connection_parameters(application: str) -> dict[str, Any]:
-    """Return the options of every connection; they stand above those of the uri."""
-    return {**PARAMETERS, "application_name": application, "options": SERVER_SETTINGS, "autocommit": True}
-
-
-def configure(connection: Connection[Any]) -> None:
-    """Make transactions read one snapshot: the statements of a page then agree with each other."""
-    connection.isolation_level = IsolationLevel.REPEATABLE_READ
-    connection.read_only = True
-    microseconds.register(connection)
-
-
-class ReadConnection(Connection[Any]):
-    """A connection that knows its session's statement_timeout, to set it again only when it must differ."""
-
-    statement_seconds: float | None = None
-
-    def bound_statements(self, seconds: float) -> None:
-        """Let no statement outside of a transaction take longer than `seconds`."""
-        if seconds != self.statement_seconds:
-            self.execute(sql.SET_SESSION_STATEMENT_TIMEOUT, {"milliseconds": str(max(1, int(seconds * 1000)))})
-            self.statement_seconds = seconds
 
 
 class Database:
-    """Read-only transactions that end with the call they serve."""
+    """Read-only transactions that end with the call they serve.
+
+    They are those of the server that `credentials` lead to, which may be a replica. Where its data may be older than a
+    call accepts, they are those of the server that `primary` leads to; StaleError where there is none.
+    """
 
     def __init__(
-        self, credentials: Path, statements: sql.Statements, *, pool_min: int, pool_max: int, wait_seconds: float
+        self,
+        credentials: Path,
+        statements: sql.Statements,
+        limits: PoolLimits,
+        metrics: DatabaseMetrics,
+        primary: tuple[Path, PoolLimits] | None = None,
     ) -> None:
-        self._wait_seconds = wait_seconds
-        # The uri is read for each new connection, so that a rotated Secret is picked up.
-        self.pool: ConnectionPool[ReadConnection] = ConnectionPool(
-            lambda: read_credential(credentials, DATABASE_URI),
-            connection_class=ReadConnection,
-            kwargs=connection_parameters("sensorlog-query"),
-            min_size=pool_min,
-            max_size=pool_max,
-            max_waiting=4 * pool_max,
-            timeout=wait_seconds,
-            reconnect_timeout=RECONNECT_SECONDS,
-            configure=configure,
-            open=False,
-            name="query",
-        )
-        self.watch = Watch(
-            lambda: psycopg.connect(
-                read_credential(credentials, DATABASE_URI), **connection_parameters("sensorlog-query-watch")
-            ),
-            statements.probe(),
-        )
-        self.watch.listeners.append(self._mend_pool)
-        self._away = False
+        self._probe = statements.probe()
+        self._metrics = metrics
+        self._positions: Positions | None = None
+        self._first = Source(credentials, "sensorlog-query", limits, self._ask)
+        self._sources = [self._first]
+        if primary is not None:
+            self._positions = Positions()
+            self._sources.append(Source(primary[0], "sensorlog-query-primary", primary[1], self._positions.observe))
+
+    @property
+    def watch(self) -> Watch:
+        """Whether calls can be answered now."""
+        return self._first.watch
+
+    @property
+    def pool(self) -> ConnectionPool[ReadConnection]:
+        """The connections that serve calls whatever age they accept."""
+        return self._first.pool
 
     def open(self) -> None:
         """Start connecting; the database may be away."""
-        self.pool.open(wait=False)
-        self.watch.start()
+        for source in self._sources:
+            source.open()
 
     def close(self) -> None:
         """Give all connections back."""
-        self.watch.stop()
-        self.pool.close()
+        for source in self._sources:
+            source.close()
 
-    def _mend_pool(self, problem: Problem) -> None:
-        # Connections that died with the database lie in the pool until they are used: change them before.
-        if problem is None and self._away:
-            self.pool.check()
-        self._away = problem is not None
+    def _ask(self, connection: Connection[Any]) -> None:
+        connection.execute(self._probe)
+        self._metrics.staleness.set(staleness_ms(sample(connection), self._positions) / 1000)
 
     @contextmanager
     def transaction(self, call: Call) -> Iterator[Connection[Any]]:
         """Yield a connection in a transaction with one snapshot, bounded by the call's deadline."""
-        with self._connection(call) as connection, call.querying(connection), connection.transaction():
+        with self._connection(call) as connection, connection.transaction():
             milliseconds = max(1, int(call.remaining_seconds() * 1000))
             connection.execute(sql.SET_STATEMENT_TIMEOUT, {"milliseconds": str(milliseconds)})
             yield connection
@@ -116,23 +80,24 @@ class Database:
 
         The call ends it at the deadline; statement_timeout, which is a little longer, would do so if nobody could.
         """
-        with self._connection(call) as connection, call.querying(connection):
-            connection.bound_statements(_rounded_up(call.remaining_seconds(), call.limit_seconds))
+        with self._connection(call) as connection:
             return connection.cursor(binary=True).execute(statement, parameters).fetchall()
 
     @contextmanager
     def _connection(self, call: Call) -> Iterator[ReadConnection]:
-        try:
-            connection = self.pool.getconn(timeout=min(call.remaining_seconds(), self._wait_seconds))
-        except PoolTimeout as e:
-            raise self._without_connection(e) from e
-        try:
-            yield connection
-        finally:
-            self.pool.putconn(connection)
-
-    def _without_connection(self, e: PoolTimeout) -> QueryError:
-        return UnavailableError(DATABASE_AWAY) if self.watch.problem() else mapped(e)
+        """Yield a connection to the first server whose data are not older than the call accepts, and tell their age."""
+        staleness = 0
+        for source in self._sources:
+            with source.lent(call) as connection:
+                connection.bound_statements(_rounded_up(call.remaining_seconds(), call.limit_seconds))
+                staleness = staleness_ms(connection.sampled(), self._positions)
+                if call.accepts(staleness):
+                    call.tell_staleness(staleness)
+                    if source is not self._first:
+                        self._metrics.fallbacks.inc()
+                    yield connection
+                    return
+        raise StaleError(staleness, call.max_staleness or 0)
 
 
 def _rounded_up(seconds: float, limit: float) -> float:

@@ -6,13 +6,16 @@ QueryError
 ├── PermissionDeniedError   PERMISSION_DENIED   the token's owner may not read this pipeline
 ├── DeadlineError           DEADLINE_EXCEEDED   the caller's deadline, or the service's own limit
 ├── CallerGoneError         CANCELLED           nobody waits for the answer any more
-├── LimitError              RESOURCE_EXHAUSTED  the answer or the load is above a limit
+├── LimitError              RESOURCE_EXHAUSTED  the answer is above a limit
+│   └── BusyError           RESOURCE_EXHAUSTED  the load is; says when to try again
+├── StaleError              FAILED_PRECONDITION the replica's data may be older than the caller accepts
 ├── UnavailableError        UNAVAILABLE         the database or the API server is away; trying again later helps
 └── InternalError           INTERNAL            a fault of ours; the log has the rest under `error_id`
 
 Nothing of a statement, a connection string or a database's own message reaches a caller.
 """
 
+import random
 import uuid
 from collections.abc import Callable
 from typing import ClassVar
@@ -21,7 +24,9 @@ import grpc
 import psycopg
 import structlog
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc.error_details_pb2 import BadRequest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from psycopg import errors as pg
 from psycopg_pool import PoolTimeout, TooManyRequests
@@ -29,6 +34,16 @@ from psycopg_pool import PoolTimeout, TooManyRequests
 from sensorlog.credentials import CredentialsError
 
 log = structlog.get_logger()
+
+Trailer = tuple[str, str]
+"""A key and a value of a call's trailing metadata."""
+
+STALENESS = "staleness-ms"
+PUSHBACK = "grpc-retry-pushback-ms"
+"""Obeyed by gRPC's own retries: https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback"""
+
+RETRY_SECONDS = (0.5, 1.5)
+"""When a crowd is told to come back: each caller at a time of its own, or it would be a crowd again."""
 
 
 class QueryError(Exception):
@@ -38,7 +53,21 @@ class QueryError(Exception):
 
     def status(self) -> Status:
         """Return what the caller gets, as google.rpc.Status."""
-        return Status(code=self.code.value[0], message=str(self))
+        return Status(code=self.code.value[0], message=str(self), details=map(_packed, self.details()))
+
+    def details(self) -> tuple[Message, ...]:
+        """Return what google.rpc.Status says beside the message, for programs."""
+        return ()
+
+    def trailers(self) -> tuple[Trailer, ...]:
+        """Return the trailing metadata beside the status."""
+        return ()
+
+
+def _packed(message: Message) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(message)
+    return packed
 
 
 class InvalidArgumentError(QueryError):
@@ -51,14 +80,10 @@ class InvalidArgumentError(QueryError):
         self.field = field
         self.description = description
 
-    def status(self) -> Status:
-        """Return the status with the field as google.rpc.BadRequest."""
-        status = super().status()
+    def details(self) -> tuple[Message, ...]:
+        """Return the field."""
         violation = BadRequest.FieldViolation(field=self.field, description=self.description)
-        detail = AnyMessage()
-        detail.Pack(BadRequest(field_violations=[violation]))
-        status.details.append(detail)
-        return status
+        return (BadRequest(field_violations=[violation]),)
 
 
 class UnauthenticatedError(QueryError):
@@ -91,6 +116,50 @@ class LimitError(QueryError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+class BusyError(LimitError):
+    """More is asked of the service at once than it takes. `retry_after` is when to try again, in seconds."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.retry_after = random.uniform(*RETRY_SECONDS)  # noqa: S311 -- nobody gains by guessing it
+
+    def details(self) -> tuple[Message, ...]:
+        """Return when to try again."""
+        delay = Duration()
+        delay.FromMilliseconds(int(self.retry_after * 1000))
+        return (RetryInfo(retry_delay=delay),)
+
+    def trailers(self) -> tuple[Trailer, ...]:
+        """Return when to try again."""
+        return ((PUSHBACK, str(int(self.retry_after * 1000))),)
+
+
+class StaleError(QueryError):
+    """The replica may lack what the primary has had for longer than the caller accepts; both in milliseconds.
+
+    Not UNAVAILABLE: clients repeat that by themselves, and a replica that lags is not helped by more calls.
+    """
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+    def __init__(self, staleness: int, accepted: int) -> None:
+        super().__init__(
+            f"the replica's data may be {staleness} ms old, above max-staleness-ms {accepted}; accept older data, or"
+            " try again later"
+        )
+        self.staleness = staleness
+        self.accepted = accepted
+
+    def details(self) -> tuple[Message, ...]:
+        """Return both numbers."""
+        numbers = {"staleness_ms": str(self.staleness), "max_staleness_ms": str(self.accepted)}
+        return (ErrorInfo(reason="STALE", domain="sensorlog.dev", metadata=numbers),)
+
+    def trailers(self) -> tuple[Trailer, ...]:
+        """Return the staleness, as with an answer."""
+        return ((STALENESS, str(self.staleness)),)
+
+
 class UnavailableError(QueryError):
     """The database does not answer or is not ready yet, or nobody can say whether the caller may read."""
 
@@ -116,7 +185,7 @@ BUSY = "all database connections are in use; try again"
 _MAPPING: tuple[tuple[tuple[type[BaseException], ...], Callable[[], QueryError]], ...] = (
     # statement_timeout and a cancelled statement share a SQLSTATE. Who cancelled reads no answer.
     ((pg.QueryCanceled, pg.LockNotAvailable, pg.IdleInTransactionSessionTimeout), lambda: DeadlineError(TOO_SLOW)),
-    ((PoolTimeout, TooManyRequests), lambda: LimitError(BUSY)),
+    ((PoolTimeout, TooManyRequests), lambda: BusyError(BUSY)),
     ((pg.InsufficientPrivilege,), lambda: UnavailableError(FORBIDDEN)),
     (
         (pg.UndefinedTable, pg.UndefinedColumn, pg.UndefinedFunction, pg.InvalidSchemaName),

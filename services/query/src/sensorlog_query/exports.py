@@ -15,7 +15,7 @@ from sensorlog_query.calls import Call
 from sensorlog_query.chunks import chunks_of
 from sensorlog_query.copy_binary import FLOAT, INTEGER, Block
 from sensorlog_query.database import Database
-from sensorlog_query.errors import LimitError
+from sensorlog_query.errors import BusyError
 from sensorlog_query.readings import Row, cursor
 from sensorlog_query.sql import Statements
 from sensorlog_query.validation import ExportQuery, Selection
@@ -43,7 +43,7 @@ class Exports:
     @contextmanager
     def _slot(self) -> Iterator[None]:
         if not self._slots.acquire(blocking=False):
-            raise LimitError(f"{self._limit} exports are running, which is the limit; try again later")
+            raise BusyError(f"{self._limit} exports are running, which is the limit; try again later")
         try:
             yield
         finally:

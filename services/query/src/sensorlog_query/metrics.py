@@ -33,6 +33,22 @@ class Metrics:
         )
 
 
+class DatabaseMetrics:
+    """How old the data are that calls are answered from."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.staleness = Gauge(
+            "sensorlog_query_staleness_seconds",
+            "How old at most the data of the database are, which may be a replica; 0 on a primary.",
+            registry=registry,
+        )
+        self.fallbacks = Counter(
+            "sensorlog_query_primary_fallbacks",
+            "Calls answered by the primary, because the replica's data were older than they accept.",
+            registry=registry,
+        )
+
+
 class CertificateMetrics:
     """What the server's certificate tells; only where the service has one."""
 

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,12 +21,13 @@ from sensorlog_query.boundary import SERVICE, Boundary
 from sensorlog_query.certificate import ServerCertificate
 from sensorlog_query.database import Database
 from sensorlog_query.exports import Exports
-from sensorlog_query.metrics import CertificateMetrics, Metrics, PoolCollector
+from sensorlog_query.metrics import CertificateMetrics, DatabaseMetrics, Metrics, PoolCollector
 from sensorlog_query.readings import Readings
 from sensorlog_query.replies import Replies, largest_page_bytes
 from sensorlog_query.reviews import ApiServer, Resource
 from sensorlog_query.service import Answers, Limits, Logger
 from sensorlog_query.settings import Settings
+from sensorlog_query.source import PoolLimits
 from sensorlog_query.sql import Statements
 from sensorlog_query.validation import Validator
 
@@ -69,6 +71,16 @@ def _interceptors(settings: Settings, pipeline: PipelineConfig, metrics: Metrics
     return [boundary, Authentication(api_server, resource, settings.auth_audience, settings.auth_cache_seconds)]
 
 
+def _pool_limits(settings: Settings) -> PoolLimits:
+    return PoolLimits(settings.pool_min, settings.pool_max, settings.pool_wait_seconds)
+
+
+def _primary(settings: Settings) -> tuple[Path, PoolLimits] | None:
+    if settings.primary_dir is None:
+        return None
+    return settings.primary_dir, PoolLimits(0, settings.primary_pool_max, settings.pool_wait_seconds)
+
+
 class QueryServer:
     """Everything that answers calls, between `start` and `stop`."""
 
@@ -78,11 +90,7 @@ class QueryServer:
         self._settings = settings
         self._metrics = Metrics(registry)
         self.database = Database(
-            settings.database_dir,
-            statements,
-            pool_min=settings.pool_min,
-            pool_max=settings.pool_max,
-            wait_seconds=settings.pool_wait_seconds,
+            settings.database_dir, statements, _pool_limits(settings), DatabaseMetrics(registry), _primary(settings)
         )
         registry.register(PoolCollector(self.database.pool))
         self._canceller = ThreadPoolExecutor(CANCELLERS, thread_name_prefix="cancel")

@@ -72,6 +72,13 @@ class Settings(BaseSettings):
     pool_wait_seconds: Annotated[float, Field(gt=0)] = Field(
         2.0, description="How long a call waits for a connection, in seconds."
     )
+    primary_dir: Path | None = Field(
+        None,
+        description="Folder of the primary's Secret: answers calls for which database_dir's replica is too far behind.",
+    )
+    primary_pool_max: Annotated[int, Field(ge=1)] = Field(
+        4, description="Database connections to the primary at most; none is kept open without need."
+    )
     statement_seconds: Annotated[float, Field(gt=0)] = Field(
         30.0, description="How long a call may take where its caller sets no shorter deadline, in seconds."
     )

@@ -24,6 +24,21 @@ SET_STATEMENT_TIMEOUT = SQL("SELECT set_config('statement_timeout', %(millisecon
 
 SET_SESSION_STATEMENT_TIMEOUT = b"SELECT set_config('statement_timeout', %(milliseconds)s, false)"
 
+# Both need no more than the right to connect. extract gives numeric, whose binary form few drivers know.
+REPLAYED = b"""
+SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint,
+       extract(epoch FROM clock_timestamp() - coalesce(
+           pg_last_xact_replay_timestamp(), (SELECT checkpoint_time FROM pg_control_checkpoint())
+       ))::float8
+WHERE pg_is_in_recovery()
+"""
+
+# Only what is flushed is replicated. A transaction that is seen by others and not flushed yet (synchronous_commit off)
+# is at most three times wal_writer_delay old.
+WRITTEN = b"""
+SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint END
+"""
+
 # Ingest also keeps the ids of sensors that report and never announced themselves: updated_at is -infinity.
 SENSORS_PAGE = SQL("""
 SELECT id, coalesce(type, ''), coalesce(location, '')

@@ -7,8 +7,7 @@ from typing import Any
 
 import structlog
 from opentelemetry.instrumentation.utils import suppress_instrumentation
-from psycopg import Connection
-from psycopg.sql import Composed
+from psycopg import Connection, OperationalError
 
 from sensorlog.telemetry import Heartbeat, Problem
 from sensorlog_query.errors import mapped
@@ -25,15 +24,15 @@ HANGS = "the database hangs: it takes connections and does not answer"
 
 
 class Watch:
-    """Asks the database every second whether the pipeline's tables can be read, and tells what changes.
+    """Asks the database every second, by `ask`, whether the pipeline's tables can be read, and tells what changes.
 
     It has a connection of its own: a busy pool does not look like a database that is away. One thread asks, and may
     hang with the database; another tells, and never does. `listeners` hear the problem, or None, every second.
     """
 
-    def __init__(self, connect: Callable[[], Connection[Any]], probe: Composed) -> None:
+    def __init__(self, connect: Callable[[], Connection[Any]], ask: Callable[[Connection[Any]], object]) -> None:
         self._connect = connect
-        self._probe = probe
+        self._question = ask
         self._connection: Connection[Any] | None = None
         self._answer: Problem = NOT_YET
         self._answered = time.monotonic()
@@ -74,15 +73,25 @@ class Watch:
     def _ask(self) -> None:
         try:
             with suppress_instrumentation():  # a trace every second would say nothing
-                if self._connection is None:
-                    self._connection = self._connect()
-                self._connection.execute(self._probe)
+                self._ask_once()
             self._answer = None
         except Exception as e:  # noqa: BLE001 -- whatever it is, it is why the database cannot be read
             self._disconnect()
             self._answer = str(mapped(e))
         self._answered = time.monotonic()
         self._news.set()
+
+    def _ask_once(self) -> None:
+        if self._connection is not None:
+            try:
+                self._question(self._connection)
+            except OperationalError:
+                # The connection, or the database? Calls are refused while it is the database: a new one tells.
+                self._disconnect()
+            else:
+                return
+        self._connection = self._connect()
+        self._question(self._connection)
 
     def _tell(self) -> None:
         self._news.clear()
