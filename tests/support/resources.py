@@ -3,6 +3,7 @@
 from typing import Any
 
 from sensorlog_operator.models import GROUP, KIND, VERSION, Pipeline
+from sensorlog_operator.secrets import Mount, database_reference
 from sensorlog_operator.settings import Settings
 
 UID = "0b6e1f8e-0000-4000-8000-000000000001"
@@ -31,6 +32,14 @@ def pipeline_body(*, name: str = "plant", namespace: str = "default", uid: str =
 def a_pipeline(**options: Any) -> Pipeline:
     """Return a parsed resource; options as for `pipeline_body`."""
     return Pipeline.from_body(pipeline_body(**options))
+
+
+def mounts(pipeline: Pipeline, digest: str = "digest", **logins: str) -> dict[str, Mount]:
+    """Return how the components get into the database: as the users of the Secrets, or as `logins` of their own."""
+    return {
+        component: Mount(database_reference(pipeline, component), digest, logins.get(component))
+        for component in ("ingest", "query")
+    }
 
 
 def operator_settings() -> Settings:

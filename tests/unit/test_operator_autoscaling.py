@@ -9,7 +9,7 @@ from sensorlog_operator import autoscaling, manifests, workloads
 from sensorlog_operator.conditions import Condition
 from sensorlog_operator.errors import Reason
 from sensorlog_operator.kube import FIELD_MANAGER
-from support.resources import UID, a_pipeline, operator_settings
+from support.resources import UID, a_pipeline, mounts, operator_settings
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -30,7 +30,7 @@ SECURED = {
 def build(*, keda: bool = True, **spec: Any) -> dict[Key, Object]:
     """Return all that scales or is scaled, by kind and name."""
     pipeline = a_pipeline(**spec)
-    children = manifests.build_all(pipeline, operator_settings(), "digest", keda=keda)
+    children = manifests.build_all(pipeline, operator_settings(), mounts(pipeline), keda=keda)
     children += autoscaling.build(pipeline, keda=keda)
     return {(child["kind"], child["metadata"]["name"]): child for child in children}
 

@@ -9,14 +9,15 @@ from sensorlog.pipeline import PipelineConfig
 from sensorlog_operator import manifests, workloads
 from sensorlog_operator.errors import Reason
 from sensorlog_operator.plans import Refusal
-from support.resources import UID, a_pipeline, operator_settings
+from support.resources import UID, a_pipeline, mounts, operator_settings
 
 Object = dict[str, Any]
 
 
 def build(**spec: Any) -> dict[tuple[str, str], Object]:
     """Return the manifests of a pipeline by kind and name."""
-    children = manifests.build_all(a_pipeline(**spec), operator_settings(), "digest")
+    pipeline = a_pipeline(**spec)
+    children = manifests.build_all(pipeline, operator_settings(), mounts(pipeline))
     return {(child["kind"], child["metadata"]["name"]): child for child in children}
 
 
@@ -121,7 +122,7 @@ def test_configuration_and_credentials_roll_the_pods() -> None:
     """The checksum in the pod template depends on both."""
 
     def checksum(spec: dict[str, Any], digest: str) -> str:
-        children = manifests.build_all(a_pipeline(**spec), operator_settings(), digest)
+        children = manifests.build_all(a_pipeline(**spec), operator_settings(), mounts(a_pipeline(**spec), digest))
         deployment = next(c for c in children if c["metadata"]["name"] == "plant-query" and c["kind"] == "Deployment")
         return str(deployment["spec"]["template"]["metadata"]["annotations"][manifests.CONFIG_CHECKSUM])
 
@@ -270,7 +271,8 @@ def test_services_tell_what_the_port_speaks(query: dict[str, Any], protocol: str
 
 def test_names_of_the_longest_pipeline_fit() -> None:
     """A Service's name is a DNS label of at most 63."""
-    children = manifests.build_all(a_pipeline(name="p" * 52), operator_settings(), "digest")
+    pipeline = a_pipeline(name="p" * 52)
+    children = manifests.build_all(pipeline, operator_settings(), mounts(pipeline))
     assert max(len(child["metadata"]["name"]) for child in children) <= 63
 
 

@@ -33,10 +33,10 @@ verb is used, and that no other is. */}}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list]
-# The Secrets that resources name; RBAC cannot say "only those".
+# The Secrets that resources name, and two per pipeline that the operator makes; RBAC cannot say "only those".
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [events]
   verbs: [create]

@@ -7,7 +7,7 @@ holds the resource until topics and schema are gone too.
 
 import structlog
 
-from sensorlog_operator import manifests, schema, topics
+from sensorlog_operator import manifests, role_changes, schema, topics
 from sensorlog_operator.claims import Claim, Claims
 from sensorlog_operator.conditions import Condition, build_status, status_patch
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
@@ -66,6 +66,9 @@ class Deletion:
         credentials = Credentials(self._kube, pipeline)
         kafka_options, database_uri = credentials.kafka_options(), credentials.database_uri()
         with schema.connect(database_uri) as connection:
+            # First, because the schema says whose they are.
+            if schema.belongs(connection, pipeline.schema_name, pipeline.uid):
+                role_changes.drop(connection, pipeline.schema_name)
             dropped = schema.drop(connection, pipeline.schema_name, pipeline.uid)
         self._delete_topics(pipeline, topics.admin(kafka_options))
         log.info("cleaned up", pipeline=pipeline.key, schema_dropped=dropped)
@@ -75,8 +78,7 @@ class Deletion:
         """Take the Deployments away; return whether their pods are gone, so that nobody writes any more."""
         for component in ("ingest", "query"):
             self._kube.delete(DEPLOYMENT, pipeline.namespace, manifests.child_name(pipeline, component))
-        selector = ",".join(f"{k}={v}" for k, v in manifests.pod_selector(pipeline, "ingest").items())
-        return not self._kube.list(POD, pipeline.namespace, selector=selector)
+        return not self._kube.list(POD, pipeline.namespace, selector=manifests.selector_text(pipeline, "ingest"))
 
     def _delete_topics(self, pipeline: Pipeline, kafka: topics.KafkaAdmin) -> None:
         claim = Claim.of(pipeline, cluster_id=kafka.cluster_id())

@@ -10,11 +10,13 @@ from typing import Any
 
 import kopf
 
+from sensorlog_operator.access import secret_name
 from sensorlog_operator.claims import Claim, Claims
 from sensorlog_operator.errors import NeedsChangeError
 from sensorlog_operator.kube import CHILD_KINDS
 from sensorlog_operator.manifests import SELECTOR
-from sensorlog_operator.models import GROUP, PLURAL, VERSION, Pipeline, Resource
+from sensorlog_operator.models import GROUP, PLURAL, ROTATE_CREDENTIALS, VERSION, Pipeline, Resource
+from sensorlog_operator.roles import COMPONENTS
 from sensorlog_operator.secrets import projections
 from sensorlog_operator.workqueue import WorkQueue
 
@@ -46,7 +48,8 @@ class Watcher:
             self._queue.add(resource.key)
             return
         self._remember(body)
-        seen = (resource.uid, resource.generation, resource.deleting, resource.finalizers)
+        asked = resource.annotations.get(ROTATE_CREDENTIALS)
+        seen = (resource.uid, resource.generation, resource.deleting, resource.finalizers, asked)
         if event["type"] is None or self._seen.get(resource.key) != seen:
             self._seen[resource.key] = seen
             self._queue.add(resource.key)
@@ -57,7 +60,7 @@ class Watcher:
         self._queue.add(f"{meta['namespace']}/{meta['labels']['app.kubernetes.io/instance']}")
 
     def secret(self, event: Mapping[str, Any]) -> None:
-        """Queue the pipelines that name a Secret."""
+        """Queue the pipelines that name a Secret, or own it."""
         meta = event["object"]["metadata"]
         secret = f"{meta['namespace']}/{meta['name']}"
         for key, names in list(self._secrets.items()):
@@ -70,7 +73,8 @@ class Watcher:
         except NeedsChangeError:
             return  # the reconcile tells
         self._claims.put(Claim.of(pipeline))
-        self._secrets[pipeline.key] = frozenset(f"{pipeline.namespace}/{p.secret}" for p in projections(pipeline))
+        names = {*(p.secret for p in projections(pipeline)), *(secret_name(pipeline, c) for c in COMPONENTS)}
+        self._secrets[pipeline.key] = frozenset(f"{pipeline.namespace}/{name}" for name in names)
 
 
 def register(registry: kopf.OperatorRegistry, watcher: Watcher, on_startup: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from sensorlog import durations
 from sensorlog.pipeline import BatchConfig, KafkaConfig, PipelineConfig
 from sensorlog_operator.models import GROUP, KIND, VERSION, IngestSpec, Pipeline, QuerySpec, Resources
 from sensorlog_operator.replicas import ingest_replicas, query_replicas
-from sensorlog_operator.secrets import Projection, database_projection, kafka_projections, tls_projections
+from sensorlog_operator.secrets import Mount, Projection, kafka_projections, tls_projections
 from sensorlog_operator.settings import Settings
 
 Object = dict[str, Any]
@@ -58,6 +58,8 @@ class Component:
     """Of each: name, mount path, files."""
     drain_seconds: int = 0
     environment: tuple[tuple[str, str], ...] = ()
+    login: str | None = None
+    """The database role of its own that it connects as."""
     reviews_tokens: bool = False
     """Whether its pods ask the API server about callers, and so need a token of their own."""
 
@@ -125,12 +127,22 @@ def pipeline_config(pipeline: Pipeline) -> PipelineConfig:
     )
 
 
-def build_all(pipeline: Pipeline, settings: Settings, credentials_digest: str, *, keda: bool = False) -> list[Object]:
-    """Return the children that every pipeline has, in the order to apply them. With `keda` it may scale ingest."""
+def build_all(
+    pipeline: Pipeline, settings: Settings, mounts: Mapping[str, Mount], *, keda: bool = False
+) -> list[Object]:
+    """Return the children that every pipeline has, in the order to apply them. With `keda` it may scale ingest.
+
+    `mounts` says of "ingest" and "query" how they get into the database; one that cannot yet is left out.
+    """
     document = pipeline_config(pipeline).to_json()
-    checksum = hashlib.sha256(f"{document}\0{credentials_digest}".encode()).hexdigest()[:16]
     children = [build_config_map(pipeline, document)]
-    for component in (ingest_component(pipeline, settings, keda=keda), query_component(pipeline, settings)):
+    components = []
+    if mount := mounts.get("ingest"):
+        components.append((ingest_component(pipeline, settings, mount, keda=keda), mount))
+    if mount := mounts.get("query"):
+        components.append((query_component(pipeline, settings, mount), mount))
+    for component, mount in components:
+        checksum = hashlib.sha256(f"{document}\0{mount.digest}".encode()).hexdigest()[:16]
         children += [
             build_service_account(pipeline, component),
             build_disruption_budget(pipeline, component),
@@ -139,7 +151,7 @@ def build_all(pipeline: Pipeline, settings: Settings, credentials_digest: str, *
     return [*children, build_query_service(pipeline), build_query_pods_service(pipeline)]
 
 
-def ingest_component(pipeline: Pipeline, settings: Settings, *, keda: bool = False) -> Component:
+def ingest_component(pipeline: Pipeline, settings: Settings, mount: Mount, *, keda: bool = False) -> Component:
     """Return what is particular to ingest."""
     spec = pipeline.spec.ingest
     return Component(
@@ -150,21 +162,16 @@ def ingest_component(pipeline: Pipeline, settings: Settings, *, keda: bool = Fal
         ports=(("telemetry", TELEMETRY_PORT),),
         readiness_probe={"httpGet": {"path": "/readyz", "port": "telemetry"}},
         volumes=(
-            (
-                "database",
-                DATABASE_DIRECTORY,
-                (database_projection(pipeline.spec.timescale.connection_secret_ref, "connectionSecretRef"),),
-            ),
+            ("database", DATABASE_DIRECTORY, (mount.projection,)),
             *((("kafka", KAFKA_DIRECTORY, files),) if (files := kafka_projections(pipeline.spec.kafka)) else ()),
         ),
+        login=mount.login,
     )
 
 
-def query_component(pipeline: Pipeline, settings: Settings) -> Component:
+def query_component(pipeline: Pipeline, settings: Settings, mount: Mount) -> Component:
     """Return what is particular to query."""
     spec = pipeline.spec.query
-    timescale = pipeline.spec.timescale
-    read = timescale.read_connection_secret_ref or timescale.connection_secret_ref
     return Component(
         name="query",
         spec=spec,
@@ -176,12 +183,13 @@ def query_component(pipeline: Pipeline, settings: Settings) -> Component:
         if spec.tls
         else {"grpc": {"port": GRPC_PORT}},
         volumes=(
-            ("database", DATABASE_DIRECTORY, (database_projection(read, "readConnectionSecretRef"),)),
+            ("database", DATABASE_DIRECTORY, (mount.projection,)),
             *((("tls", TLS_DIRECTORY, files),) if (files := tls_projections(spec)) else ()),
         ),
         drain_seconds=ENDPOINT_DRAIN_SECONDS,
         environment=_query_environment(pipeline),
         reviews_tokens=spec.authentication is not None,
+        login=mount.login,
     )
 
 
@@ -311,6 +319,7 @@ def build_deployment(pipeline: Pipeline, component: Component, settings: Setting
                     "labels": labels(pipeline, component.name),
                     "annotations": {
                         CONFIG_CHECKSUM: checksum,
+                        **({DATABASE_LOGIN: component.login} if component.login else {}),
                         "prometheus.io/scrape": "true",
                         "prometheus.io/port": str(TELEMETRY_PORT),
                     },

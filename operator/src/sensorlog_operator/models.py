@@ -23,6 +23,9 @@ VERSION = "v1alpha1"
 KIND = "SensorLogPipeline"
 PLURAL = "sensorlogpipelines"
 
+ROTATE_CREDENTIALS = f"{GROUP}/rotate-credentials"
+"""The annotation whose change asks for new database passwords."""
+
 MAX_NAME_LENGTH = 52
 """A Service's name is a DNS label of 63; children are called NAME-query-pods and the like."""
 
@@ -496,6 +499,7 @@ class Resource(BaseModel):
     created: str
     deleting: bool
     finalizers: tuple[str, ...]
+    annotations: dict[str, str] = {}
     status: dict[str, Any]
 
     @classmethod
@@ -534,6 +538,17 @@ class Pipeline(Resource):
         """Time that one chunk covers."""
         return durations.parse(self.spec.timescale.chunk_interval)
 
+    @property
+    def rotation_request(self) -> str:
+        """Any text; another one than before asks for new database passwords."""
+        return self.annotations.get(ROTATE_CREDENTIALS, "")
+
+    @property
+    def rotation_interval(self) -> timedelta | None:
+        """Age at which database passwords are replaced, None for never."""
+        wanted = self.spec.timescale.rotate_credentials_every
+        return durations.parse(wanted) if wanted else None
+
 
 def _metadata(body: dict[str, Any]) -> dict[str, Any]:
     meta = body["metadata"]
@@ -545,6 +560,7 @@ def _metadata(body: dict[str, Any]) -> dict[str, Any]:
         "created": meta["creationTimestamp"],
         "deleting": "deletionTimestamp" in meta,
         "finalizers": tuple(meta.get("finalizers", ())),
+        "annotations": meta.get("annotations") or {},
         "status": body.get("status") or {},
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from sensorlog_operator import conditions, manifests, schema, topics, workloads
+from sensorlog_operator.access import Access
 from sensorlog_operator.claims import Claim, Claims
 from sensorlog_operator.conditions import Condition, ConditionType
 from sensorlog_operator.deletion import Deletion, set_finalizer
@@ -22,7 +23,7 @@ from sensorlog_operator.reviewers import Reviewers
 from sensorlog_operator.secrets import Credentials
 from sensorlog_operator.settings import Settings
 
-FOUNDATIONS: tuple[ConditionType, ...] = ("TopicReady", "SchemaReady")
+FOUNDATIONS: tuple[ConditionType, ...] = ("TopicReady", "SchemaReady", "AccessReady")
 COMPONENTS: dict[str, ConditionType] = {"ingest": "IngestReady", "query": "QueryReady"}
 
 log = structlog.get_logger(__name__)
@@ -125,9 +126,10 @@ class Reconciler:
         set_finalizer(self._kube, pipeline, wanted=pipeline.spec.deletion_policy == "Delete")
         report = Report()
         credentials = Credentials(self._kube, pipeline)
+        access = Access(self._kube, pipeline, credentials)
         partitions = self._topic(pipeline, credentials, report)
-        self._schema(pipeline, credentials, report, partitions)
-        self._workloads(pipeline, credentials, report)
+        self._schema(pipeline, credentials, access, report, partitions)
+        self._workloads(pipeline, credentials, access, report)
         self._tell(pipeline, report)
         return report.retry
 
@@ -169,7 +171,10 @@ class Reconciler:
             blocking=True,
         )
 
-    def _schema(self, pipeline: Pipeline, credentials: Credentials, report: Report, partitions: int | None) -> None:
+    def _schema(
+        self, pipeline: Pipeline, credentials: Credentials, access: Access, report: Report, partitions: int | None
+    ) -> None:
+        report.not_yet("AccessReady", Reason.WAITING, "Waits for SchemaReady.")
         try:
             with schema.connect(credentials.database_uri()) as connection:
                 observed = schema.observe(connection, pipeline.schema_name)
@@ -177,12 +182,27 @@ class Reconciler:
                 schema.apply(connection, pipeline.schema_name, actions)
                 if report.planned("SchemaReady", actions):
                     report.true("SchemaReady", f"Schema {pipeline.schema_name} is as declared.")
+                    self._access(access, connection, report)
                     report.status["lag"] = self._lag(pipeline, credentials, connection, partitions)
         except PipelineError as e:
             report.failed("SchemaReady", e)
             return
         report.status["schema"] = pipeline.schema_name
         report.status["timescaledb"] = f"{observed.timescaledb_version} ({observed.edition})"
+
+    @staticmethod
+    def _access(access: Access, connection: schema.Connection, report: Report) -> None:
+        """Give the components their logins; one that cannot have one yet leaves the other alone."""
+        try:
+            outcome = access.converge(connection)
+        except PipelineError as e:
+            report.failed("AccessReady", e)
+            return
+        if report.planned("AccessReady", outcome.actions):
+            report.true("AccessReady", access.description())
+        for problem in outcome.problems:
+            report.not_yet("AccessReady", problem.reason, problem.message)
+            report.retry |= isinstance(problem, UnavailableError)
 
     def _desired_schema(self, pipeline: Pipeline) -> schema.DesiredSchema:
         return schema.DesiredSchema(
@@ -214,14 +234,16 @@ class Reconciler:
             log.info("lag unknown", pipeline=pipeline.key, error=e.message)
             return None
 
-    def _workloads(self, pipeline: Pipeline, credentials: Credentials, report: Report) -> None:
+    def _workloads(self, pipeline: Pipeline, credentials: Credentials, access: Access, report: Report) -> None:
+        report.status["credentials"] = access.status()
         try:
             observed = workloads.observe(self._kube, pipeline)
             # What ran before follows the resource also while Kafka or the database is away: it waits for them itself.
-            if report.forbidden or (report.unusable and not workloads.exist(observed)):
+            mounts = access.mounts()
+            if report.forbidden or ((report.unusable or not mounts) and not workloads.exist(observed)):
                 self._waiting(report)
                 return
-            wanted = manifests.build_all(pipeline, self._settings, credentials.digest())
+            wanted = manifests.build_all(pipeline, self._settings, mounts)
             actions = workloads.plan(wanted, observed, pipeline.uid)
             workloads.apply(self._kube, actions)
             if not report.planned("IngestReady", actions):
@@ -256,7 +278,11 @@ class Reconciler:
     def _rollouts(self, pipeline: Pipeline, observed: dict[workloads.Key, Any], report: Report) -> None:
         for component, kind in COMPONENTS.items():
             name = manifests.child_name(pipeline, component)
-            progress = workloads.rollout(self._kube, pipeline, component, observed.get(("Deployment", name)))
+            deployment = observed.get(("Deployment", name))
+            if deployment is None:
+                report.not_yet(kind, Reason.WAITING, "Waits for AccessReady.")
+                continue
+            progress = workloads.rollout(self._kube, pipeline, component, deployment)
             report.status[component] = str(progress)
             if component == "ingest" and pipeline.spec.paused:
                 report.not_yet("IngestReady", Reason.PAUSED, "spec.paused is true: readings wait in the topic.")

@@ -458,10 +458,15 @@ def next_offsets(connection: Connection, schema: str, topic: str) -> dict[int, i
         return {row["partition"]: row["next_offset"] for row in connection.execute(statement, {"topic": topic})}
 
 
+def belongs(connection: Connection, schema: str, owner_uid: str) -> bool:
+    """Return whether `schema` exists and belongs to `owner_uid`."""
+    owner = Owner.from_comment(observe(connection, schema).comment)
+    return owner is not None and owner.uid == owner_uid
+
+
 def drop(connection: Connection, schema: str, owner_uid: str) -> bool:
     """Drop `schema` with everything in it if it belongs to `owner_uid`; return whether it did."""
-    owner = Owner.from_comment(observe(connection, schema).comment)
-    if owner is None or owner.uid != owner_uid:
+    if not belongs(connection, schema, owner_uid):
         return False
     with mapped_errors():
         connection.execute(sql.DROP_SCHEMA.format(schema=pgsql.Identifier(schema)))

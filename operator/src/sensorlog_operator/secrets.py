@@ -38,6 +38,26 @@ def database_projection(ref: SecretKeyRef, name: str) -> Projection:
     return Projection(ref.name, ref.key, DATABASE_URI, f"spec.timescale.{name}")
 
 
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """How a component's pods get into the database: the file they read, and the role that it names where it is ours.
+
+    `digest` changes with every credential that needs new pods, those for Kafka among them.
+    """
+
+    projection: Projection
+    digest: str
+    login: str | None = None
+
+
+def database_reference(pipeline: Pipeline, component: str) -> Projection:
+    """Return which connection the resource names for a component."""
+    timescale = pipeline.spec.timescale
+    if component == "query" and timescale.read_connection_secret_ref:
+        return database_projection(timescale.read_connection_secret_ref, "readConnectionSecretRef")
+    return database_projection(timescale.connection_secret_ref, "connectionSecretRef")
+
+
 def kafka_projections(kafka: KafkaSpec) -> tuple[Projection, ...]:
     """Return how the Kafka credentials are mounted; none for a plaintext listener."""
     security = kafka.security
@@ -83,13 +103,12 @@ class Credentials:
 
     def __init__(self, kube: Kube, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._wanted = credential_projections(pipeline)
         names = {p.secret for p in projections(pipeline)}
         self._secrets = {name: kube.get(SECRET, pipeline.namespace, name) for name in names}
 
-    def database_uri(self) -> str:
-        """Return the primary's connection URI; NeedsChangeError names the Secret, the key and the field."""
-        return self._value(self._wanted[0])
+    def database_uri(self, component: str = "ingest") -> str:
+        """Return the connection URI for a component; NeedsChangeError names the Secret, the key and the field."""
+        return self._value(database_reference(self._pipeline, component))
 
     def kafka_options(self) -> dict[str, str]:
         """Return librdkafka's connection options; NeedsChangeError as in `database_uri`."""

@@ -10,15 +10,15 @@ documentation, "Server-Side Apply", "Transferring ownership".
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
 from sensorlog_operator.errors import Reason
-from sensorlog_operator.kube import CHILD_KINDS, DEPLOYMENT, FIELD_MANAGER, POD, REPLICAS_MANAGER, Kube
-from sensorlog_operator.manifests import SELECTOR, Object, digest, pod_selector
+from sensorlog_operator.kube import CHILD_KINDS, DEPLOYMENT, FIELD_MANAGER, POD, REPLICAS_MANAGER, SECRET, Kube
+from sensorlog_operator.manifests import SELECTOR, Object, digest, selector_text
 from sensorlog_operator.models import GROUP, Pipeline
 from sensorlog_operator.plans import Action, Refusal
 
@@ -26,6 +26,9 @@ MANIFEST_HASH = f"{GROUP}/manifest-hash"
 
 WHOLE_MAPS = frozenset({"data", "selector", "matchLabels", "requests", "limits"})
 """Maps in which a stranger's key changes what the object does, and that nobody else has a reason to add to."""
+
+KINDS = {**CHILD_KINDS, "Secret": SECRET}
+"""What can be applied. Secrets are watched as those of people are, and not listed: only two names are ours."""
 
 Key = tuple[str, str]
 """Kind and name of a child."""
@@ -101,7 +104,7 @@ def plan(manifests: Iterable[Object], observed: Mapping[Key, Object], owner_uid:
         live = observed.get((manifest["kind"], manifest["metadata"]["name"]))
         if live is None:
             actions.append(ApplyObject(f"create {name}", wanted))
-        elif not _owned(live, owner_uid):
+        elif not owned(live, owner_uid):
             actions.append(Refusal(_stranger(name), Reason.WORKLOAD_REJECTED, blocking=True))
         elif live["metadata"].get("annotations", {}).get(MANIFEST_HASH) != digest(manifest):
             actions += [*_handed_over(manifest, live), ApplyObject(f"update {name}", wanted)]
@@ -113,7 +116,7 @@ def plan(manifests: Iterable[Object], observed: Mapping[Key, Object], owner_uid:
 def _unwanted(manifests: Iterable[Object], observed: Mapping[Key, Object], owner_uid: str) -> Iterator[DeleteObject]:
     wanted = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
     for (kind, name), live in observed.items():
-        if (kind, name) not in wanted and not CHILD_KINDS[kind].lasting and _owned(live, owner_uid):
+        if (kind, name) not in wanted and not CHILD_KINDS[kind].lasting and owned(live, owner_uid):
             yield DeleteObject(f"delete {kind} {name}", kind, live["metadata"]["namespace"], name)
 
 
@@ -143,7 +146,8 @@ def _with_hash(manifest: Object) -> Object:
     return {**manifest, "metadata": {**metadata, "annotations": annotations}}
 
 
-def _owned(live: Object, owner_uid: str) -> bool:
+def owned(live: Object, owner_uid: str) -> bool:
+    """Return whether an object belongs to the pipeline of this uid."""
     return any(owner["uid"] == owner_uid for owner in live["metadata"].get("ownerReferences", ()))
 
 
@@ -198,36 +202,40 @@ def apply(kube: Kube, actions: Sequence[Action]) -> None:
     for action in actions:
         match action:
             case ApplyObject(manifest=manifest):
-                kube.apply(CHILD_KINDS[manifest["kind"]], manifest)
+                kube.apply(KINDS[manifest["kind"]], manifest)
             case HandOverReplicas(manifest=manifest):
                 kube.apply(DEPLOYMENT, manifest, manager=REPLICAS_MANAGER)
             case DeleteObject(kind=kind, namespace=namespace, name=name):
                 kube.delete(CHILD_KINDS[kind], namespace, name)
             case RepairObject(manifest=manifest, patch=patch):
-                kube.merge(CHILD_KINDS[manifest["kind"]], manifest["metadata"], patch)
+                kube.merge(KINDS[manifest["kind"]], manifest["metadata"], patch)
 
 
 def rollout(kube: Kube, pipeline: Pipeline, component: str, deployment: Object | None) -> Rollout:
     """Return how far a component's Deployment is; one that was deleted this moment counts as not started."""
     if deployment is None:
         return Rollout(wanted=0, ready=0, updated=False)
-    status = deployment.get("status", {})
     wanted = deployment["spec"].get("replicas", 1)
-    updated = (
-        status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
-        and status.get("updatedReplicas", 0) >= wanted
-        and status.get("replicas", 0) == status.get("updatedReplicas", 0)
-    )
-    progress = Rollout(wanted=wanted, ready=status.get("readyReplicas", 0), updated=updated)
+    ready = deployment.get("status", {}).get("readyReplicas", 0)
+    progress = Rollout(wanted=wanted, ready=ready, updated=updated(deployment))
     if progress.complete:
         return progress
-    return Rollout(progress.wanted, progress.ready, progress.updated, pods_problem(kube, pipeline, component))
+    return replace(progress, problem=pods_problem(kube, pipeline, component))
+
+
+def updated(deployment: Object) -> bool:
+    """Return whether all of a Deployment's pods are of its current template."""
+    status = deployment.get("status", {})
+    return bool(
+        status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
+        and status.get("updatedReplicas", 0) >= deployment["spec"].get("replicas", 1)
+        and status.get("replicas", 0) == status.get("updatedReplicas", 0)
+    )
 
 
 def pods_problem(kube: Kube, pipeline: Pipeline, component: str) -> str | None:
     """Return what the first complaining pod of a component says."""
-    selector = ",".join(f"{key}={value}" for key, value in pod_selector(pipeline, component).items())
-    pods = kube.list(POD, pipeline.namespace, selector=selector)
+    pods = kube.list(POD, pipeline.namespace, selector=selector_text(pipeline, component))
     return next((problem for pod in pods if (problem := _pod_problem(pod))), None)
 
 
