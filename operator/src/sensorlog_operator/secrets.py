@@ -115,10 +115,14 @@ class Credentials:
         kafka = self._pipeline.spec.kafka
         return _kafka_options(kafka, {p.file: self._value(p) for p in kafka_projections(kafka)})
 
-    def digest(self) -> str:
-        """Return a text that changes with any value and tells none; NeedsChangeError as in `database_uri`."""
+    def digest(self, component: str, uri: str) -> str:
+        """Return a text that changes with what a component connects with, and tells none of it.
+
+        `uri` is its connection to the database; ingest's to Kafka are read here. NeedsChangeError as `database_uri`.
+        """
+        kafka = kafka_projections(self._pipeline.spec.kafka) if component == "ingest" else ()
         # Keyed by the resource's uid, so that equal passwords of two pipelines do not show as equal digests.
-        text = "\0".join(f"{p.secret}\0{p.key}\0{self._value(p)}" for p in self._wanted)
+        text = "\0".join((uri, *(f"{p.secret}\0{p.key}\0{self._value(p)}" for p in kafka)))
         return hmac.new(self._pipeline.uid.encode(), text.encode(), hashlib.sha256).hexdigest()[:16]
 
     def check_tls(self) -> None:
