@@ -33,6 +33,7 @@ class Reason(StrEnum):
     TIMESCALEDB_MISSING = "TimescaleDBMissing"
     SCHEMA_OWNED_BY_ANOTHER = "SchemaOwnedByAnotherPipeline"
     SCHEMA_CONFLICT = "SchemaConflict"
+    EDITION_LACKS_FEATURE = "EditionLacksFeature"
     ROLES_NOT_PERMITTED = "DatabaseRolesNotPermitted"
     ROLE_CONFLICT = "DatabaseRoleConflict"
 

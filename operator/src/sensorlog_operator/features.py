@@ -1,0 +1,264 @@
+"""What TimescaleDB does with old readings: retention, compression, rollups. By policies of its own where it may.
+
+The apache edition has none of them. There the operator drops old chunks itself, as often as it reconciles, and
+says of the rest that the edition lacks it: queries are then answered from the readings, with the same numbers.
+
+`observe`, `plan` and `apply` are as in `schema`, after which they come: the hypertable is there already.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from psycopg import sql as pgsql
+
+from sensorlog import durations
+from sensorlog_operator import features_sql, rollups, sql
+from sensorlog_operator.errors import Reason
+from sensorlog_operator.plans import Action, Refusal
+from sensorlog_operator.rollups import ObservedRollup
+from sensorlog_operator.schema import READINGS, Connection, Edition, Execute, mapped_errors
+
+OLDEST_VERSION = (2, 14)
+"""Of TimescaleDB, whose catalogs are read here."""
+COLUMNSTORE_VERSION = (2, 18)
+"""Since when compression is called columnstore."""
+
+CHUNKS_AT_ONCE = 32
+"""Each dropped chunk is locked until the transaction ends, in a table of locks that all sessions share."""
+
+SEGMENT_BY, ORDER_BY = "sensor_id", "time DESC"
+"""How readings are compressed: a sensor's lie together, the newest first, as they are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredFeatures:
+    """What the resource asks for, of the readings in `schema`."""
+
+    schema: str
+    measurements: tuple[str, ...]
+    retention: timedelta | None = None
+    compress_after: timedelta | None = None
+    rollups: tuple[timedelta, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy of the hypertable. `after` is None where it does not go by the age of readings."""
+
+    after: timedelta | None
+    scheduled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedFeatures:
+    """What the database has. `version` is empty where the extension is still to be created.
+
+    `expired` holds the ends of the oldest chunks that the retention is over for; only where nobody else drops them.
+    """
+
+    edition: Edition | None
+    version: tuple[int, ...]
+    expired: tuple[datetime, ...] = ()
+    retention: Policy | None = None
+    compression: Policy | None = None
+    compressed_by: tuple[str, str] | None = None
+    rollups: tuple[ObservedRollup, ...] = ()
+
+    @property
+    def licensed(self) -> bool:
+        """Whether the database has policies."""
+        return self.edition == "timescale" and self.version >= OLDEST_VERSION
+
+
+def observe(connection: Connection, desired: DesiredFeatures) -> ObservedFeatures:
+    """Return what the database has and does with the readings."""
+    with mapped_errors():
+        database = connection.execute(sql.DATABASE).fetchone() or {}
+        edition = database["license"] or None
+        version = _version(database["timescaledb_version"] or "")
+        if not version:
+            return ObservedFeatures(None, version)
+        if not ObservedFeatures(edition, version).licensed:
+            return ObservedFeatures(edition, version, expired=_expired(connection, desired))
+        policies = _policies(connection, desired.schema)
+        return ObservedFeatures(
+            edition,
+            version,
+            retention=policies.get("policy_retention"),
+            compression=policies.get("policy_compression"),
+            compressed_by=_compressed_by(connection, desired.schema),
+            rollups=rollups.observe(connection, desired.schema),
+        )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Return 2.19.3 as numbers; of 2.20.0-dev what comes before the first that is none."""
+    numbers = []
+    for part in text.split("."):
+        if not part.isdecimal():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def _expired(connection: Connection, desired: DesiredFeatures) -> tuple[datetime, ...]:
+    if desired.retention is None:
+        return ()
+    parameters = {
+        "schema": desired.schema,
+        "table": READINGS,
+        "retention": desired.retention,
+        "limit": CHUNKS_AT_ONCE,
+    }
+    return tuple(row["range_end"] for row in connection.execute(features_sql.EXPIRED, parameters))
+
+
+def _policies(connection: Connection, schema: str) -> dict[str, Policy]:
+    rows = connection.execute(features_sql.POLICIES, {"schema": schema, "table": READINGS})
+    return {
+        row["proc_name"]: Policy(
+            row["drop_after"] if row["proc_name"] == "policy_retention" else row["compress_after"], row["scheduled"]
+        )
+        for row in rows
+    }
+
+
+def _compressed_by(connection: Connection, schema: str) -> tuple[str, str] | None:
+    statement = features_sql.COMPRESSION.format(table=regclass(schema, READINGS))
+    row = connection.execute(statement).fetchone()
+    # The catalog quotes what is a key word, such as time.
+    return (row["segmentby"], (row["orderby"] or "").replace('"', "")) if row else None
+
+
+def plan(desired: DesiredFeatures, observed: ObservedFeatures) -> list[Action]:
+    """Return the steps from `observed` to `desired`, refusals among them."""
+    if not observed.version:
+        return []
+    if not observed.licensed:
+        return [*_expiry(desired, observed), *_lacking(desired, observed)]
+    # A rollup is filled before the readings below it are dropped or compressed.
+    return [
+        *rollups.plan(desired.schema, desired.measurements, desired.rollups, observed.rollups),
+        *_compression(desired, observed),
+        *_retention(desired, observed),
+    ]
+
+
+def _expiry(desired: DesiredFeatures, observed: ObservedFeatures) -> Iterator[Action]:
+    """Drop chunks here where the database has no policy for it; without a retention, nothing is ever expired."""
+    if desired.retention is None or not observed.expired:
+        return
+    count, newest = len(observed.expired), max(observed.expired)
+    yield Execute(
+        f"drop {count} {'chunk' if count == 1 else 'chunks'} of {desired.schema}.{READINGS} older than"
+        f" {durations.text(desired.retention)}: readings before {newest.astimezone(UTC):%Y-%m-%dT%H:%MZ}",
+        features_sql.DROP_CHUNKS.format(
+            table=regclass(desired.schema, READINGS), before=pgsql.Literal(newest.astimezone(UTC).isoformat())
+        ),
+    )
+
+
+def _lacking(desired: DesiredFeatures, observed: ObservedFeatures) -> Iterator[Refusal]:
+    if observed.edition == "timescale":
+        wanted = ".".join(map(str, OLDEST_VERSION))
+        why, remedy = f"this version of TimescaleDB is older than {wanted}", "Upgrade it"
+    else:
+        why = f"the database runs TimescaleDB's {observed.edition} edition"
+        remedy = "Set timescaledb.license = 'timescale' on a server that has it"
+    if desired.compress_after is not None:
+        yield Refusal(
+            f"spec.timescale.compressAfter has no effect: {why}, which does not compress. Readings stay as they are."
+            f" {remedy}, or remove the field.",
+            Reason.EDITION_LACKS_FEATURE,
+        )
+    if desired.rollups:
+        yield Refusal(
+            f"spec.timescale.rollups have no effect: {why}, which has no continuous aggregates. Queries are answered"
+            f" from the readings, with the same numbers. {remedy}, or remove the field.",
+            Reason.EDITION_LACKS_FEATURE,
+        )
+
+
+def _retention(desired: DesiredFeatures, observed: ObservedFeatures) -> Iterator[Action]:
+    table = regclass(desired.schema, READINGS)
+    yield from _policy(
+        f"policy that drops chunks of {desired.schema}.{READINGS}",
+        desired.retention,
+        observed.retention,
+        features_sql.ADD_RETENTION.format(table=table, after=pgsql.Literal(desired.retention)),
+        features_sql.REMOVE_RETENTION.format(table=table),
+    )
+
+
+def _compression(desired: DesiredFeatures, observed: ObservedFeatures) -> Iterator[Action]:
+    is_columnstore = observed.version >= COLUMNSTORE_VERSION
+    table = regclass(desired.schema, READINGS)
+    after = pgsql.Literal(desired.compress_after)
+    if desired.compress_after is not None and observed.compressed_by != (SEGMENT_BY, ORDER_BY):
+        enable = features_sql.ENABLE_COLUMNSTORE if is_columnstore else features_sql.ENABLE_COMPRESSION
+        yield Execute(
+            f"let chunks of {desired.schema}.{READINGS} be compressed by {SEGMENT_BY}, in order of {ORDER_BY}",
+            enable.format(table=pgsql.Identifier(desired.schema, READINGS)),
+        )
+    add = features_sql.ADD_COLUMNSTORE if is_columnstore else features_sql.ADD_COMPRESSION
+    remove = features_sql.REMOVE_COLUMNSTORE if is_columnstore else features_sql.REMOVE_COMPRESSION
+    yield from _policy(
+        f"policy that compresses chunks of {desired.schema}.{READINGS}",
+        desired.compress_after,
+        observed.compression,
+        add.format(table=table, after=after),
+        remove.format(table=table),
+    )
+
+
+def _policy(
+    what: str, wanted: timedelta | None, found: Policy | None, add: pgsql.Composed, remove: pgsql.Composed
+) -> Iterator[Action]:
+    if wanted is None:
+        if found is not None:
+            yield Execute(f"remove the {what}", remove)
+    elif found is None:
+        yield Execute(f"add a {what} older than {durations.text(wanted)}", add)
+    elif found != Policy(wanted):
+        before = "paused" if found.after == wanted else f"not {_age(found.after)}"
+        yield Execute(
+            f"set the {what} to those older than {durations.text(wanted)}, {before}",
+            pgsql.SQL("; ").join([remove, add]),
+        )
+
+
+def _age(after: timedelta | None) -> str:
+    return "another rule" if after is None else durations.text(after)
+
+
+def regclass(schema: str, name: str) -> pgsql.Literal:
+    """Return a relation as functions of TimescaleDB take it: its quoted name as a text."""
+    return pgsql.Literal(pgsql.Identifier(schema, name).as_string())
+
+
+def apply(connection: Connection, schema: str, actions: Sequence[Action]) -> None:
+    """Execute the statements among `actions`, each in a transaction of its own, so that none holds locks for others."""
+    for action in actions:
+        if isinstance(action, Execute):
+            with mapped_errors(), connection.transaction():
+                connection.execute(sql.LOCK_SCHEMA.format(schema=pgsql.Literal(schema)))
+                connection.execute(action.statement)
+
+
+def provision(connection: Connection, desired: DesiredFeatures) -> list[Action]:
+    """Observe, plan and apply; return what was planned, refusals among it."""
+    actions = plan(desired, observe(connection, desired))
+    apply(connection, desired.schema, actions)
+    return actions
+
+
+def summary(desired: DesiredFeatures) -> str:
+    """Return in words what is kept in force; a message of the condition FeaturesReady."""
+    parts = [
+        f"retention {durations.text(desired.retention)}" if desired.retention else "",
+        f"compression after {durations.text(desired.compress_after)}" if desired.compress_after else "",
+        f"rollups of {', '.join(durations.text(interval) for interval in desired.rollups)}" if desired.rollups else "",
+    ]
+    asked = ", ".join(part for part in parts if part)
+    return f"In force: {asked}." if asked else "No retention, compression or rollups are asked for."
