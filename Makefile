@@ -39,9 +39,13 @@ purge:  ## Like down; also the images, the cache and a Docker daemon started fro
 
 ##@ Change it
 
+# Processes that share the tests. They wait more than they work: 3 suit a machine of 2 cores.
+TEST_PROCESSES ?= 3
+IN_PARALLEL = -n $(TEST_PROCESSES) --dist loadgroup
+
 .PHONY: test
 test: uv deploy-tools node-image backing-images  ## All tests: unit, integration, end to end
-	uv run pytest tests/unit tests/integration tests/e2e
+	uv run pytest $(IN_PARALLEL) tests/unit tests/integration tests/e2e
 
 .PHONY: test-unit
 test-unit: uv  ## Seconds: plans, decoding, models
@@ -49,7 +53,7 @@ test-unit: uv  ## Seconds: plans, decoding, models
 
 .PHONY: test-integration
 test-integration: uv node-image backing-images  ## A real broker and a real database in containers
-	uv run pytest tests/integration
+	uv run pytest $(IN_PARALLEL) tests/integration
 
 .PHONY: test-e2e
 test-e2e: uv deploy-tools node-image backing-images  ## The whole product on a kind cluster of its own
