@@ -9,6 +9,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from support.containers import Outages, Spec
 from support.tls import Authority, Issued
 from support.waiting import wait_until
 
+JSON = "application/json"
 ROOT = Path(__file__).parents[2]
 ADMIN_TOKEN = "admin"  # noqa: S105 -- of a server that lives for a test
 READY_SECONDS = 90
@@ -31,13 +33,14 @@ for layer in *; do
 done
 cd /tmp
 echo "$TLS_CRT" >tls.crt; echo "$TLS_KEY" >tls.key
+echo '{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}]}' >audit.json
 echo 'admin,admin,admin,"system:masters"' >tokens.csv
 usr/local/bin/etcd --data-dir /tmp/etcd --log-level error &
 exec usr/local/bin/kube-apiserver --etcd-servers=http://127.0.0.1:2379 --secure-port=6443 \
   --tls-cert-file=tls.crt --tls-private-key-file=tls.key --token-auth-file=tokens.csv --authorization-mode=RBAC \
   --service-account-issuer=https://kubernetes.default.svc --service-account-key-file=tls.crt \
   --service-account-signing-key-file=tls.key --disable-admission-plugins=ServiceAccount \
-  --service-cluster-ip-range=10.0.0.0/24
+  --service-cluster-ip-range=10.0.0.0/24 --audit-policy-file=audit.json --audit-log-path=audit.log
 """
 
 Object = dict[str, Any]
@@ -69,18 +72,40 @@ class ApiServer(Outages):
         role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/cluster-admin"
         wait_until(lambda: self.call("GET", role), deadline=READY_SECONDS, what="the API server")
 
-    def call(self, method: str, path: str, body: Object | None = None, *, token: str = ADMIN_TOKEN) -> Object:
-        """Return the answer to a call; urllib's HTTPError where it is refused."""
+    def call(
+        self, method: str, path: str, body: Object | None = None, *, token: str = ADMIN_TOKEN, kind: str = JSON
+    ) -> Object:
+        """Return the answer to a call; urllib's HTTPError where it is refused. `kind` is the body's content type."""
         request = urllib.request.Request(  # noqa: S310 -- our own server
             self.url + path,
             json.dumps(body).encode() if body else None,
-            {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            {"Authorization": f"Bearer {token}", "Content-Type": kind},
             method=method,
         )
         trusted = ssl.create_default_context(cadata=self.authority.certificate.decode())
         with urllib.request.urlopen(request, timeout=10, context=trusted) as reply:  # noqa: S310
             answer: Object = json.loads(reply.read())
         return answer
+
+    def find(self, path: str) -> Object | None:
+        """Return an object, None where it does not exist."""
+        try:
+            return self.call("GET", path)
+        except urllib.error.HTTPError as e:
+            with e:
+                if e.code == HTTPStatus.NOT_FOUND:
+                    return None
+                raise
+
+    def merge(self, path: str, patch: Object) -> Object:
+        """Change an object by a JSON merge patch; return it."""
+        return self.call("PATCH", path, patch, kind="application/merge-patch+json")
+
+    def requests(self, user: str) -> list[Object]:
+        """Return the audit events of a user's requests, of each its end; for a watch the moment it began."""
+        log = self.container.exec_run(["cat", "/tmp/audit.log"]).output.decode()  # noqa: S108 -- the container's own
+        events = [json.loads(line) for line in log.splitlines() if f'"username":"{user}"' in line]
+        return [event for event in events if event["stage"] in ("ResponseComplete", "ResponseStarted")]
 
     def account(self, namespace: str, name: str) -> Object:
         """Create a ServiceAccount, and its namespace where there is none; return it as a subject of bindings."""

@@ -65,6 +65,21 @@ def test_strict_without_authentication_keeps_query_from_the_api_server() -> None
     assert ports(policies(networkPolicy={"mode": "Strict"})["query"]["egress"])[1] == [5432]
 
 
+@pytest.mark.parametrize(
+    ("uris", "ports"),
+    [
+        (["postgresql://u:p@h:5433/d"], {5433}),
+        (["postgresql://u:p@h/d", "postgresql://u:p@a:6432,b:6433/d"], {5432, 6432, 6433}),
+        (["postgresql://u:p@a:6432,b/d"], {6432, 5432}),
+        (["nonsense"], {5432}),
+        ([], {5432}),
+    ],
+)
+def test_the_databases_ports_are_those_of_the_uris(uris: list[str], ports: set[int]) -> None:
+    """Of every host that they name."""
+    assert network.database_ports(uris) == ports
+
+
 @pytest.mark.parametrize(("endpoint", "port"), [("http://jaeger:4320", 4320), ("http://jaeger", 4317)])
 def test_strict_lets_traces_out(endpoint: str, port: int) -> None:
     """To where the operator's chart says."""

@@ -63,10 +63,12 @@ def changed(conditions: Iterable[Condition], status: Mapping[str, Any]) -> list[
 _IDENTITY = ("status", "reason")
 
 
-def build_status(pipeline: Resource, conditions: Iterable[Condition], fields: Mapping[str, Any]) -> dict[str, Any]:
+def build_status(
+    pipeline: Resource, conditions: Iterable[Condition], fields: Mapping[str, Any], *, complete: bool = False
+) -> dict[str, Any]:
     """Return the status to have. A condition keeps its transition time while its status stays.
 
-    Conditions that are not among `conditions` stay as they were.
+    Conditions that are not among `conditions` stay as they were, or go where these are complete.
     """
     before = _by_type(pipeline.status)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -76,13 +78,24 @@ def build_status(pipeline: Resource, conditions: Iterable[Condition], fields: Ma
     kept = {name: pipeline.status[name] for name in _STICKY if name in pipeline.status}
     return {
         "observedGeneration": pipeline.generation,
-        "conditions": list((before | found).values()),
+        "conditions": list(found.values() if complete else (before | found).values()),
         **kept,
         **{name: value for name, value in fields.items() if value is not None},
     }
 
 
-_STICKY = ("topic", "schema", "endpoint", "ingest", "query", "lag", "timescaledb", "credentials")
+_STICKY = (
+    "topic",
+    "schema",
+    "endpoint",
+    "ingest",
+    "ingestReplicas",
+    "ingestSelector",
+    "query",
+    "lag",
+    "timescaledb",
+    "credentials",
+)
 """What stays as last seen while Kafka or the database is away; the conditions say that it is old."""
 
 

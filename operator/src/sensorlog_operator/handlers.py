@@ -101,7 +101,7 @@ def register(registry: kopf.OperatorRegistry, watcher: Watcher, on_startup: Call
         watcher.child(event)
 
     for kind in CHILDREN:
-        kopf.on.event(*kind.parts, registry=registry, id=f"child-{kind.plural}")(_child)
+        kopf.on.event(*kind.full_name, registry=registry, id=f"child-{kind.plural}")(_child)
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
@@ -113,5 +113,5 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.client_timeout = SERVER_TIMEOUT_SECONDS + 30
     settings.watching.connect_timeout = 10
     for kind in CHILDREN:
-        settings.watching.label_selectors[kind.parts] = SELECTOR
+        settings.watching.label_selectors[kind.full_name] = SELECTOR
     settings.watching.field_selectors["secrets"] = SECRETS_OF_PEOPLE

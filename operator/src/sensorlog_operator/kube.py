@@ -45,9 +45,9 @@ class Kind:
     """Whether some clusters do not know it."""
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """Group (the core API has none), version and plural, which nobody can take for another's."""
-        return (*self.api.removeprefix("/apis/").removeprefix("/api/").split("/"), self.plural)
+    def full_name(self) -> tuple[str, str]:
+        """Group (the core API has none) with version, and plural: what nobody can take for another's."""
+        return self.api.removeprefix("/apis/").removeprefix("/api/"), self.plural
 
     def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
         """Return the path of a collection, an object or a subresource."""

@@ -4,8 +4,12 @@ Brokers and databases may be anywhere, so egress is limited by port, not by addr
 reaches behind a Service; source: Kubernetes documentation, "Network Policies".
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from sensorlog_operator.manifests import (
     GRPC_PORT,
@@ -23,6 +27,7 @@ DNS_PORTS = (53, 5353)
 
 API_SERVER_PORTS = (443, 6443)
 OTLP_PORT = 4317
+POSTGRES_PORT = 5432
 
 
 def build(pipeline: Pipeline, settings: Settings, database_ports: Iterable[int]) -> list[Object]:
@@ -63,6 +68,19 @@ def _rule(side: str, peers: Sequence[Object], ports: Iterable[int]) -> Object:
         "ports": [{"port": port, "protocol": "TCP"} for port in ports],
         **({side: list(peers)} if peers else {}),
     }
+
+
+def database_ports(uris: Iterable[str]) -> set[int]:
+    """Return the ports that connection URIs name, libpq's default where they name none; nothing of one that is no URI.
+
+    Such a URI is told of by who connects with it.
+    """
+    found: set[int] = set()
+    for uri in uris:
+        with contextlib.suppress(psycopg.ProgrammingError):
+            text = str(conninfo_to_dict(uri).get("port") or POSTGRES_PORT)
+            found |= {int(port or POSTGRES_PORT) for port in text.split(",")}
+    return found or {POSTGRES_PORT}
 
 
 def _broker_ports(bootstrap_servers: str) -> set[int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from sensorlog_operator import conditions, manifests, schema, topics, workloads
+from sensorlog_operator import autoscaling, children, conditions, manifests, schema, topics, workloads
 from sensorlog_operator.access import Access
 from sensorlog_operator.claims import Claim, Claims
 from sensorlog_operator.conditions import Condition, ConditionType
@@ -25,6 +25,9 @@ from sensorlog_operator.settings import Settings
 
 FOUNDATIONS: tuple[ConditionType, ...] = ("TopicReady", "SchemaReady", "AccessReady")
 COMPONENTS: dict[str, ConditionType] = {"ingest": "IngestReady", "query": "QueryReady"}
+
+ASIDE: tuple[ConditionType, ...] = ("AutoscalingReady",)
+"""What is there only where the resource asks for it, and what data flows without."""
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +79,8 @@ class Reconciler:
         self._settings = settings
         self._claims = claims
         self._events = events
-        self._reviewers = Reviewers(kube, settings.token_reviewers)
+        self._reviewers = Reviewers(kube, settings.token_reviewers, bound_by_others=settings.token_reviewers_bound)
+        self._keda = children.Keda(kube)
         self._cluster_uid: str | None = None
         self._requeue = requeue
 
@@ -214,9 +218,9 @@ class Reconciler:
         )
 
     def _cluster(self) -> str:
-        """Return what tells this Kubernetes cluster from others: the uid of its kube-system namespace."""
+        """Return what tells this cluster, or this operator of chosen namespaces, from others: a namespace's uid."""
         if self._cluster_uid is None:
-            namespace = self._kube.get(NAMESPACE, None, "kube-system")
+            namespace = self._kube.get(NAMESPACE, None, self._settings.identity_namespace)
             self._cluster_uid = namespace["metadata"]["uid"] if namespace else ""
         return self._cluster_uid
 
@@ -237,34 +241,40 @@ class Reconciler:
     def _workloads(self, pipeline: Pipeline, credentials: Credentials, access: Access, report: Report) -> None:
         report.status["credentials"] = access.status()
         try:
-            observed = workloads.observe(self._kube, pipeline)
+            keda = self._keda.is_there()
+            observed = workloads.observe(self._kube, pipeline, keda=keda)
             # What ran before follows the resource also while Kafka or the database is away: it waits for them itself.
             mounts = access.mounts()
             if report.forbidden or ((report.unusable or not mounts) and not workloads.exist(observed)):
                 self._waiting(report)
                 return
-            wanted = manifests.build_all(pipeline, self._settings, mounts)
+            around = children.Surroundings(mounts, children.database_ports(credentials), keda=keda)
+            wanted = children.build(pipeline, self._settings, around)
             actions = workloads.plan(wanted, observed, pipeline.uid)
             workloads.apply(self._kube, actions)
             if not report.planned("IngestReady", actions):
                 report.conditions["QueryReady"] = report.conditions["IngestReady"].as_type("QueryReady")
                 return
-            # Only now: before, the ServiceAccount's name may have been a stranger's.
-            authenticates = pipeline.spec.query.authentication is not None
-            self._reviewers.keep(pipeline.namespace, pipeline.name, wanted=authenticates)
             if actions:
-                observed = workloads.observe(self._kube, pipeline)
+                observed = workloads.observe(self._kube, pipeline, keda=keda)
             self._rollouts(pipeline, observed, report)
-            self._certificate(credentials, report)
+            # Only now: before, the ServiceAccount's name may have been a stranger's.
+            self._query_security(pipeline, credentials, report)
+            if scaling := autoscaling.condition(pipeline, observed, keda=keda):
+                report.conditions["AutoscalingReady"] = scaling
         except PipelineError as e:
             report.failed("IngestReady", e)
             report.failed("QueryReady", e)
         report.status["endpoint"] = manifests.endpoint(pipeline)
 
-    @staticmethod
-    def _certificate(credentials: Credentials, report: Report) -> None:
-        """Say so where the query service's certificate is missing; ingest does not wait for it."""
+    def _query_security(self, pipeline: Pipeline, credentials: Credentials, report: Report) -> None:
+        """Let query pods check tokens, and say so where they cannot or their certificate is missing.
+
+        Ingest does not wait for it.
+        """
         try:
+            authenticates = pipeline.spec.query.authentication is not None
+            self._reviewers.keep(pipeline.namespace, pipeline.name, wanted=authenticates)
             credentials.check_tls()
         except PipelineError as e:
             report.failed("QueryReady", e)
@@ -284,6 +294,9 @@ class Reconciler:
                 continue
             progress = workloads.rollout(self._kube, pipeline, component, deployment)
             report.status[component] = str(progress)
+            if component == "ingest":
+                report.status["ingestReplicas"] = progress.present
+                report.status["ingestSelector"] = manifests.selector_text(pipeline, component)
             if component == "ingest" and pipeline.spec.paused:
                 report.not_yet("IngestReady", Reason.PAUSED, "spec.paused is true: readings wait in the topic.")
             elif progress.complete:
@@ -294,18 +307,21 @@ class Reconciler:
 
     def _tell(self, pipeline: Pipeline, report: Report) -> None:
         ordered = [report.conditions[kind] for kind in (*FOUNDATIONS, *COMPONENTS.values())]
-        every = [*ordered, conditions.ready(ordered)]
+        aside = [report.conditions[kind] for kind in ASIDE if kind in report.conditions]
+        every = [*ordered, *aside, conditions.ready(ordered)]
         for action in report.actions:
             if not isinstance(action, Refusal):
                 self._events.emit(pipeline, "Applied", action.summary)
                 log.info("applied", pipeline=pipeline.key, action=action.summary)
-        self._write(pipeline, every, report.status)
+        self._write(pipeline, every, report.status, complete=True)
 
-    def _write(self, resource: Resource, found: Sequence[Condition], fields: Mapping[str, Any]) -> None:
+    def _write(
+        self, resource: Resource, found: Sequence[Condition], fields: Mapping[str, Any], *, complete: bool = False
+    ) -> None:
         """Write status where it differs, with an Event for each condition that turned."""
         for condition in conditions.changed(found, resource.status):
             message = f"{condition.type}: {condition.message}"
             self._events.emit(resource, condition.reason, message, warning=condition.warns)
-        status = conditions.build_status(resource, found, fields)
+        status = conditions.build_status(resource, found, fields, complete=complete)
         if status != resource.status:
             self._kube.apply(PIPELINE, conditions.status_patch(resource, status), subresource="status")

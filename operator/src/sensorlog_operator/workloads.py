@@ -9,8 +9,9 @@ over first: a field that nobody owned any more would fall back to the API's defa
 documentation, "Server-Side Apply", "Transferring ownership".
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -36,9 +37,15 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ApplyObject(Action):
-    """Apply a manifest server-side."""
+    """Apply a manifest server-side. `patch` is how it differs from what is there."""
 
     manifest: Object
+    patch: Object = field(default_factory=dict)
+
+    @property
+    def detail(self) -> str:
+        """The difference."""
+        return words(self.patch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,11 @@ class RepairObject(Action):
 
     manifest: Object
     patch: Object
+
+    @property
+    def detail(self) -> str:
+        """The difference."""
+        return words(self.patch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +85,8 @@ class Rollout:
     ready: int
     updated: bool
     problem: str | None = None
+    present: int = 0
+    """Pods that exist, of any template."""
 
     @property
     def complete(self) -> bool:
@@ -103,11 +117,12 @@ def plan(manifests: Iterable[Object], observed: Mapping[Key, Object], owner_uid:
         name = f"{manifest['kind']} {manifest['metadata']['name']}"
         live = observed.get((manifest["kind"], manifest["metadata"]["name"]))
         if live is None:
-            actions.append(ApplyObject(f"create {name}", wanted))
+            actions.append(ApplyObject(f"create {name}", wanted, creates=True))
         elif not owned(live, owner_uid):
             actions.append(Refusal(_stranger(name), Reason.WORKLOAD_REJECTED, blocking=True))
         elif live["metadata"].get("annotations", {}).get(MANIFEST_HASH) != digest(manifest):
-            actions += [*_handed_over(manifest, live), ApplyObject(f"update {name}", wanted)]
+            patch = difference(wanted, live)
+            actions += [*_handed_over(manifest, live), ApplyObject(f"update {name}", wanted, patch, upkeep=True)]
         elif patch := difference(wanted, live):
             actions.append(RepairObject(f"repair {name}: {_first_path(patch)} was changed by hand", wanted, patch))
     return actions
@@ -117,7 +132,7 @@ def _unwanted(manifests: Iterable[Object], observed: Mapping[Key, Object], owner
     wanted = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
     for (kind, name), live in observed.items():
         if (kind, name) not in wanted and not CHILD_KINDS[kind].lasting and owned(live, owner_uid):
-            yield DeleteObject(f"delete {kind} {name}", kind, live["metadata"]["namespace"], name)
+            yield DeleteObject(f"delete {kind} {name}", kind, live["metadata"]["namespace"], name, upkeep=True)
 
 
 def _handed_over(manifest: Object, live: Object) -> Iterator[HandOverReplicas]:
@@ -130,7 +145,7 @@ def _handed_over(manifest: Object, live: Object) -> Iterator[HandOverReplicas]:
         "metadata": {"name": name, "namespace": live["metadata"]["namespace"]},
         "spec": {"replicas": replicas},
     }
-    yield HandOverReplicas(f"leave the {replicas} pods of Deployment {name} to its scaler", body)
+    yield HandOverReplicas(f"leave the {replicas} pods of Deployment {name} to its scaler", body, upkeep=True)
 
 
 def _owns_replicas(live: Object) -> bool:
@@ -170,6 +185,18 @@ def difference(wanted: Object, live: Object) -> Object:
         elif not _same(value, now):
             patch[key] = value
     return patch
+
+
+def words(patch: Object, path: str = "") -> str:
+    """Return a JSON merge patch as lines `path: value`, one a field, without our own annotation."""
+    lines = []
+    for key, value in patch.items():
+        here = f"{path}.{key}" if path else key
+        if isinstance(value, dict) and value:
+            lines.append(words(value, here))
+        elif key != MANIFEST_HASH:
+            lines.append(f"{here}: {json.dumps(value, sort_keys=True)}")
+    return "\n".join(filter(None, lines))
 
 
 def _first_path(patch: Object) -> str:
@@ -216,8 +243,13 @@ def rollout(kube: Kube, pipeline: Pipeline, component: str, deployment: Object |
     if deployment is None:
         return Rollout(wanted=0, ready=0, updated=False)
     wanted = deployment["spec"].get("replicas", 1)
-    ready = deployment.get("status", {}).get("readyReplicas", 0)
-    progress = Rollout(wanted=wanted, ready=ready, updated=updated(deployment))
+    status = deployment.get("status", {})
+    progress = Rollout(
+        wanted=wanted,
+        ready=status.get("readyReplicas", 0),
+        updated=updated(deployment),
+        present=status.get("replicas", 0),
+    )
     if progress.complete:
         return progress
     return replace(progress, problem=pods_problem(kube, pipeline, component))
