@@ -188,7 +188,8 @@ def test_older_data_than_a_call_accepts_are_refused(replica: Replicated, method:
         assert "max-staleness-ms 1500" in str(caught.value.details())
         told = _detail(caught.value, ErrorInfo()).metadata
         assert int(told["staleness_ms"]) >= behind.staleness
-        assert dict(caught.value.trailing_metadata())["staleness-ms"] == told["staleness_ms"]
+        trailing: dict[str, Any] = dict(caught.value.trailing_metadata())
+        assert trailing["staleness-ms"] == told["staleness_ms"]
         assert _ask(query, method, accepted=60_000).staleness > BEHIND_MS
 
 
@@ -268,8 +269,9 @@ def test_a_promoted_replica_has_no_age(short_lived: Replicated) -> None:
 @pytest.mark.parametrize("values", [["-1"], ["1.5"], ["soon"], [""], ["9" * 5000], ["1_0"], ["100", "100"]], ids=str)
 def test_a_bound_that_is_none_is_refused(replica: Replicated, values: list[str]) -> None:
     """By the key's name."""
+    metadata = tuple(("max-staleness-ms", value) for value in values)
     with replica.served() as query, pytest.raises(grpc.RpcError) as caught:
-        query.stub.ListSensor(pb.ListSensorReq(), metadata=[("max-staleness-ms", value) for value in values])
+        query.stub.ListSensor(pb.ListSensorReq(), metadata=metadata)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert _detail(caught.value, BadRequest()).field_violations[0].field == "max-staleness-ms"
 

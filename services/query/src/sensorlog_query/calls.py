@@ -21,9 +21,6 @@ log = structlog.get_logger()
 MARGIN_SECONDS = 0.02
 """Kept back from the caller's deadline, so that the answer "too late" still arrives in time."""
 
-OVERTIME_SECONDS = 1.0
-"""Given to the database to end a call with a word about why, before it is cut off."""
-
 CANCEL_TIMEOUT_SECONDS = 5.0
 
 
@@ -80,19 +77,9 @@ class Call:
             with self._lock:
                 self._connection = None
 
-    @contextmanager
-    def bounded(self) -> Iterator[None]:
-        """End the call at its deadline even while it waits for its caller to read.
-
-        The database cannot see to that: statement_timeout does not interrupt a COPY that waits for its reader.
-        """
-        timer = threading.Timer(self.remaining_seconds() + OVERTIME_SECONDS, self._context.cancel)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    def cancel(self) -> None:
+        """End the call from outside of the thread that serves it, which notices when it next has to do with gRPC."""
+        self._context.cancel()
 
     def _on_end(self) -> None:
         if self._connection is not None:

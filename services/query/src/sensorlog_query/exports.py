@@ -15,6 +15,7 @@ from sensorlog_query.calls import Call
 from sensorlog_query.chunks import chunks_of
 from sensorlog_query.copy_binary import FLOAT, INTEGER, Block
 from sensorlog_query.database import Database
+from sensorlog_query.delivery import Delivery
 from sensorlog_query.errors import BusyError
 from sensorlog_query.readings import Row, cursor
 from sensorlog_query.sql import Statements
@@ -25,17 +26,25 @@ MESSAGE_BYTES = 1024 * 1024
 
 
 class Exports:
-    """Answers with columns. At most `limit` at once: each holds a thread and a connection for as long as it takes."""
+    """Answers with columns. At most `limit` at once: each holds a thread and a connection for as long as it takes.
 
-    def __init__(self, database: Database, statements: Statements, limit: int) -> None:
+    One whose caller reads nothing for `stall_seconds` is ended, for others may be waiting.
+    """
+
+    def __init__(self, database: Database, statements: Statements, limit: int, stall_seconds: float) -> None:
         self._database = database
         self._statements = statements
         self._limit = limit
+        self._stall_seconds = stall_seconds
         self._slots = threading.BoundedSemaphore(limit)
 
     def stream(self, call: Call, query: ExportQuery) -> Iterator[Block]:
         """Yield blocks of (time, sensor_id, measurement...) in order of (time, sensor_id)."""
-        with self._slot(), call.bounded(), self._database.transaction(call) as connection:
+        with self._slot(), Delivery(call, self._stall_seconds) as delivery:
+            yield from delivery.of(self._blocks(call, query))
+
+    def _blocks(self, call: Call, query: ExportQuery) -> Iterator[Block]:
+        with self._database.transaction(call) as connection:
             for chunk in chunks_of(cursor(connection), self._statements, query.selection):
                 call.remaining_seconds()  # raises when the call is over
                 yield from self._copy(connection, chunk, query.measurements)

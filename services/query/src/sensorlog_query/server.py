@@ -116,7 +116,7 @@ class QueryServer:
         answers = Answers(
             Readings(self.database, statements),
             Averages(self.database, statements),
-            Exports(self.database, statements, self._settings.max_exports),
+            Exports(self.database, statements, self._settings.max_exports, self._settings.export_stall_seconds),
         )
         return Logger(
             answers=answers,

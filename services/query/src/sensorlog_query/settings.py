@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     export_seconds: Annotated[float, Field(gt=0)] = Field(
         3600.0, description="How long an export may take where its caller sets no shorter deadline, in seconds."
     )
+    export_stall_seconds: Annotated[float, Field(gt=0)] = Field(
+        120.0, description="How long an export waits for a caller who does not read, before it is ended, in seconds."
+    )
     shutdown_seconds: Annotated[float, Field(ge=0)] = Field(
         20.0, description="How long calls may go on after SIGTERM, in seconds."
     )
