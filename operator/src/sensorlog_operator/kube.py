@@ -152,13 +152,14 @@ class Kube:
         )
         try:
             response = self._api.call_api(*request, _request_timeout=REQUEST_TIMEOUT_SECONDS)
-            answer: Object = json.loads(response.read() or b"{}")
+            content = response.read()
+            if response.status == HTTPStatus.NOT_FOUND and missing_is_none:
+                return None  # the answer about an API that the cluster does not know is no JSON
+            answer: Object = json.loads(content or b"{}")
         except (client.ApiException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
             raise UnavailableError(
                 Reason.KUBERNETES_UNAVAILABLE, f"The API server does not answer {method} {path}: {e}"
             ) from e
-        if response.status == HTTPStatus.NOT_FOUND and missing_is_none:
-            return None
         if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
             raise _refused(method, path, response.status, answer)
         return answer
