@@ -3,7 +3,7 @@
 from typing import Any
 
 from sensorlog_operator.models import GROUP, KIND, VERSION, Pipeline
-from sensorlog_operator.secrets import Mount, database_reference
+from sensorlog_operator.secrets import Mount, database_reference, primary_fallback
 from sensorlog_operator.settings import Settings
 
 UID = "0b6e1f8e-0000-4000-8000-000000000001"
@@ -37,7 +37,12 @@ def a_pipeline(**options: Any) -> Pipeline:
 def mounts(pipeline: Pipeline, digest: str = "digest", **logins: str) -> dict[str, Mount]:
     """Return how the components get into the database: as the users of the Secrets, or as `logins` of their own."""
     return {
-        component: Mount(database_reference(pipeline, component), digest, logins.get(component))
+        component: Mount(
+            database_reference(pipeline, component),
+            digest,
+            logins.get(component),
+            primary_fallback(pipeline) if component == "query" else None,
+        )
         for component in ("ingest", "query")
     }
 

@@ -215,11 +215,32 @@ def test_a_certificate_without_an_authority_is_enough_where_clients_need_none() 
     assert [s["secret"]["items"][0]["key"] for s in volume["projected"]["sources"]] == ["tls.crt", "tls.key"]
 
 
-def test_the_probe_of_a_service_with_tls_speaks_http() -> None:
-    """The kubelet's gRPC probe cannot do TLS."""
-    (secured,), (plain,) = query_pod(build(query=SECURED))["containers"], query_pod(build())["containers"]
-    assert secured["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "telemetry"}
-    assert plain["readinessProbe"]["grpc"] == {"port": 50051}
+def test_the_probe_of_the_query_service_is_no_call_of_it() -> None:
+    """A service that turns calls away is at work and ready; and the kubelet's gRPC probe cannot do TLS."""
+    for query in ({}, SECURED):
+        (container,) = query_pod(build(query=query))["containers"]
+        assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "telemetry"}
+
+
+REPLICA = {"connectionSecretRef": {"name": "primary"}, "readConnectionSecretRef": {"name": "replica"}}
+
+
+def test_the_primary_is_mounted_beside_the_replica_where_it_may_be_asked() -> None:
+    """In a folder of its own, which the service is told."""
+    children = build(timescale=REPLICA, query={"replicaFallback": "Primary"})
+    (volume,) = (v for v in query_pod(children)["volumes"] if v["name"] == "primary")
+    assert volume["projected"]["sources"][0]["secret"]["name"] == "primary"
+    (container,) = query_pod(children)["containers"]
+    (mount,) = (m for m in container["volumeMounts"] if m["name"] == "primary")
+    assert query_environment(children)["SENSORLOG_PRIMARY_DIR"] == mount["mountPath"]
+
+
+def test_the_primary_is_not_mounted_without_leave() -> None:
+    """By default it has nothing to do with reading; without a replica it is what is read."""
+    for spec in ({"timescale": REPLICA}, {"query": {"replicaFallback": "Primary"}}):
+        children = build(**spec)
+        assert "primary" not in [v["name"] for v in query_pod(children)["volumes"]]
+        assert "SENSORLOG_PRIMARY_DIR" not in query_environment(children)
 
 
 def test_only_query_pods_that_review_tokens_have_a_token() -> None:

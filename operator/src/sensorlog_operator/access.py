@@ -8,7 +8,7 @@ import base64
 import binascii
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -24,7 +24,7 @@ from sensorlog_operator.manifests import DATABASE_LOGIN
 from sensorlog_operator.models import GROUP, Pipeline
 from sensorlog_operator.plans import Action, Refusal
 from sensorlog_operator.roles import COMPONENTS, SLOTS, Component, ObservedRoles, RoleNames, Slot, observe
-from sensorlog_operator.secrets import Credentials, Mount, Projection, database_reference
+from sensorlog_operator.secrets import Credentials, Mount, Projection, database_reference, primary_fallback
 
 ACTIVE = f"{GROUP}/active-login"
 COMING = f"{GROUP}/coming-login"
@@ -52,6 +52,11 @@ def secret_name(pipeline: Pipeline, component: Component) -> str:
 def key(slot: Slot) -> str:
     """Return the key of the Secret that holds a login's connection URI."""
     return f"{DATABASE_URI}-{slot}"
+
+
+def primary_key(slot: Slot) -> str:
+    """Return the key that holds the same login's URI at the primary, where the query service may ask it too."""
+    return f"primary-{key(slot)}"
 
 
 class Access:
@@ -174,6 +179,10 @@ class Access:
         uri = self._credentials.database_uri(component)
         with schema.mapped_errors():
             uris = {key(s): with_login(uri, names.login(component, s), p) for s, p in held.passwords.items()}
+            if component == "query" and primary_fallback(self._pipeline):
+                primary = self._credentials.database_uri()
+                for slot, password in held.passwords.items():
+                    uris[primary_key(slot)] = with_login(primary, names.login(component, slot), password)
         active = names.login(component, held.active) if held.active else ""
         wanted = manifests.build_secret(
             self._pipeline, secret_name(self._pipeline, component), component, _annotations(held, active), uris
@@ -192,14 +201,20 @@ class Access:
     def _mount(self, component: Component) -> Mount | None:
         if not self.managed:
             uri = self._credentials.database_uri(component)
-            return Mount(database_reference(self._pipeline, component), self._credentials.digest(component, uri))
+            primary = primary_fallback(self._pipeline) if component == "query" else None
+            uris = f"{uri}\0{self._credentials.database_uri()}" if primary else uri
+            digest = self._credentials.digest(component, uris)
+            return Mount(database_reference(self._pipeline, component), digest, primary=primary)
         held, secret = self._held(component), self._secrets[component]
         if held.active is None or secret is None:
             return None
         name = secret_name(self._pipeline, component)
         projection = Projection(name, key(held.active), DATABASE_URI, "spec.timescale.access")
-        digest = self._credentials.digest(component, _text(secret, key(held.active)))
-        return Mount(projection, digest, _annotations_of(secret)[DATABASE_LOGIN])
+        uri, at_primary = _text(secret, key(held.active)), _text(secret, primary_key(held.active))
+        # Not before the Secret has it: pods do not start without a key that they mount.
+        primary = replace(projection, key=primary_key(held.active)) if at_primary else None
+        digest = self._credentials.digest(component, f"{uri}\0{at_primary}" if at_primary else uri)
+        return Mount(projection, digest, _annotations_of(secret)[DATABASE_LOGIN], primary)
 
 
 def read_held(secret: Object) -> Held:

@@ -30,6 +30,7 @@ TELEMETRY_PORT = 9090
 CONFIG_FILE = "pipeline.json"
 CONFIG_DIRECTORY = "/etc/sensorlog/pipeline"
 DATABASE_DIRECTORY = "/etc/sensorlog/database"
+PRIMARY_DIRECTORY = "/etc/sensorlog/primary"
 KAFKA_DIRECTORY = "/etc/sensorlog/kafka"
 TLS_DIRECTORY = "/etc/sensorlog/tls"
 RUN_AS = 65532
@@ -178,25 +179,27 @@ def query_component(pipeline: Pipeline, settings: Settings, mount: Mount) -> Com
         replicas=query_replicas(pipeline),
         image=spec.image or settings.query_image,
         ports=(("grpc", GRPC_PORT), ("telemetry", TELEMETRY_PORT)),
-        # The kubelet's gRPC probe speaks no TLS; /readyz of the telemetry port says the same.
-        readiness_probe={"httpGet": {"path": "/readyz", "port": "telemetry"}}
-        if spec.tls
-        else {"grpc": {"port": GRPC_PORT}},
+        # Not gRPC's: the kubelet's speaks no TLS, and one call more is refused by a service that has all it can take,
+        # which would send its callers to the next pod until that has too much as well.
+        readiness_probe={"httpGet": {"path": "/readyz", "port": "telemetry"}},
         volumes=(
             ("database", DATABASE_DIRECTORY, (mount.projection,)),
+            *((("primary", PRIMARY_DIRECTORY, (mount.primary,)),) if mount.primary else ()),
             *((("tls", TLS_DIRECTORY, files),) if (files := tls_projections(spec)) else ()),
         ),
         drain_seconds=ENDPOINT_DRAIN_SECONDS,
-        environment=_query_environment(pipeline),
+        environment=_query_environment(pipeline, mount),
         reviews_tokens=spec.authentication is not None,
         login=mount.login,
     )
 
 
-def _query_environment(pipeline: Pipeline) -> tuple[tuple[str, str], ...]:
+def _query_environment(pipeline: Pipeline, mount: Mount) -> tuple[tuple[str, str], ...]:
     """Return the settings of sensorlog_query that spec.query decides."""
     spec = pipeline.spec.query
     settings = {"SENSORLOG_PROCESSES": str(spec.processes)}
+    if mount.primary:
+        settings["SENSORLOG_PRIMARY_DIR"] = PRIMARY_DIRECTORY
     if spec.tls:
         settings["SENSORLOG_TLS_DIR"] = TLS_DIRECTORY
         settings["SENSORLOG_TLS_CLIENT_AUTH"] = spec.tls.client_auth.lower()

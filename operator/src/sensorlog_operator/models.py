@@ -383,6 +383,11 @@ class QuerySpec(_Spec):
     processes: int = Field(
         default=1, ge=1, le=16, description="Processes of each pod, which use a core each at most and memory each."
     )
+    replica_fallback: Literal["Refuse", "Primary"] = Field(
+        default="Refuse",
+        description="What becomes of a call for which the replica of readConnectionSecretRef is too far behind, by the"
+        " call's max-staleness-ms. Refuse: it fails. Primary: the primary answers it.",
+    )
     tls: QueryTls | None = Field(default=None, description="TLS; default plaintext.")
     authentication: QueryAuthentication | None = Field(
         default=None, description="Who may read; default everybody who reaches the port. Needs tls."
@@ -439,7 +444,11 @@ class PipelineSpec(_Spec):
             (
                 f"!has(self.timescale.rollups) || self.measurements.size() <= {rollups.MAX_MEASUREMENTS}",
                 f"rollups hold at most {rollups.MAX_MEASUREMENTS} measurements",
-            )
+            ),
+            (
+                "has(self.timescale.readConnectionSecretRef) || self.query.replicaFallback == 'Refuse'",
+                "query.replicaFallback Primary needs timescale.readConnectionSecretRef, the replica that is read first",
+            ),
         )
     )
 

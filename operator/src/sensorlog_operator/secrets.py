@@ -48,6 +48,8 @@ class Mount:
     projection: Projection
     digest: str
     login: str | None = None
+    primary: Projection | None = None
+    """The file for the primary, where the pods read from a replica and may ask the primary too."""
 
 
 def database_reference(pipeline: Pipeline, component: str) -> Projection:
@@ -55,6 +57,14 @@ def database_reference(pipeline: Pipeline, component: str) -> Projection:
     timescale = pipeline.spec.timescale
     if component == "query" and timescale.read_connection_secret_ref:
         return database_projection(timescale.read_connection_secret_ref, "readConnectionSecretRef")
+    return database_projection(timescale.connection_secret_ref, "connectionSecretRef")
+
+
+def primary_fallback(pipeline: Pipeline) -> Projection | None:
+    """Return the connection of the primary where the query service may ask it beside a replica."""
+    timescale = pipeline.spec.timescale
+    if timescale.read_connection_secret_ref is None or pipeline.spec.query.replica_fallback == "Refuse":
+        return None
     return database_projection(timescale.connection_secret_ref, "connectionSecretRef")
 
 
