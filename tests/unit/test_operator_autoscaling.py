@@ -185,6 +185,13 @@ def test_a_scaler_of_somebody_else_is_left_alone() -> None:
     assert summaries(build(), observed) == ["update Deployment plant-query"]
 
 
+def test_what_is_being_deleted_is_not_deleted_again() -> None:
+    """KEDA holds a ScaledObject until it has cleaned up."""
+    observed = live(build(query=BY_LOAD))
+    observed["HorizontalPodAutoscaler", "plant-query"]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert summaries(build(), observed) == ["update Deployment plant-query"]
+
+
 def test_the_condition_tells_the_bounds() -> None:
     """With why ingest has less than was asked for."""
     found = condition(ingest={"autoscaling": {"maxReplicas": 50}}, query=BY_LOAD)

@@ -127,9 +127,9 @@ class Kube:
         """Create an object."""
         self._call("POST", kind.path(body["metadata"]["namespace"]), {}, body)
 
-    def delete(self, kind: Kind, namespace: str, name: str) -> None:
-        """Delete an object once what it owns is gone; one that is gone already is no error."""
-        query = {"propagationPolicy": "Foreground"}
+    def delete(self, kind: Kind, namespace: str, name: str, *, owns: bool = True) -> None:
+        """Delete an object, one that `owns` others once they are gone; one that is gone already is no error."""
+        query = {"propagationPolicy": "Foreground" if owns else "Background"}
         self._call("DELETE", kind.path(namespace, name), query, missing_is_none=True)
 
     def _call(

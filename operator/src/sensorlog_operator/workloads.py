@@ -131,7 +131,8 @@ def plan(manifests: Iterable[Object], observed: Mapping[Key, Object], owner_uid:
 def _unwanted(manifests: Iterable[Object], observed: Mapping[Key, Object], owner_uid: str) -> Iterator[DeleteObject]:
     wanted = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
     for (kind, name), live in observed.items():
-        if (kind, name) not in wanted and not CHILD_KINDS[kind].lasting and owned(live, owner_uid):
+        is_going = "deletionTimestamp" in live["metadata"]
+        if (kind, name) not in wanted and not CHILD_KINDS[kind].lasting and owned(live, owner_uid) and not is_going:
             yield DeleteObject(f"delete {kind} {name}", kind, live["metadata"]["namespace"], name, upkeep=True)
 
 
@@ -233,7 +234,7 @@ def apply(kube: Kube, actions: Sequence[Action]) -> None:
             case HandOverReplicas(manifest=manifest):
                 kube.apply(DEPLOYMENT, manifest, manager=REPLICAS_MANAGER)
             case DeleteObject(kind=kind, namespace=namespace, name=name):
-                kube.delete(CHILD_KINDS[kind], namespace, name)
+                kube.delete(CHILD_KINDS[kind], namespace, name, owns=False)
             case RepairObject(manifest=manifest, patch=patch):
                 kube.merge(KINDS[manifest["kind"]], manifest["metadata"], patch)
 
