@@ -9,6 +9,7 @@ import psycopg
 from psycopg import Connection, IsolationLevel
 
 from sensorlog_query import microseconds, sql
+from sensorlog_query.prepared import PreparingConnection
 from sensorlog_query.staleness import Sample, sample
 
 CONNECT_TIMEOUT_SECONDS = 3
@@ -47,7 +48,7 @@ def cut_off(connection: Connection[Any]) -> None:
         same.shutdown(socket.SHUT_RDWR)
 
 
-class ReadConnection(Connection[Any]):
+class ReadConnection(PreparingConnection):
     """A connection that knows its session's statement_timeout and its server's staleness, to ask only when it must."""
 
     statement_seconds: float | None = None

@@ -1,7 +1,7 @@
 """The way to the readings: transactions that only read, of one server or, for fresher data, of another."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from sensorlog_query.calls import Call
 from sensorlog_query.connections import ReadConnection
 from sensorlog_query.errors import StaleError
 from sensorlog_query.metrics import DatabaseMetrics
+from sensorlog_query.prepared import Parameter, Prepared
 from sensorlog_query.source import PoolLimits, Source
 from sensorlog_query.staleness import Positions, sample, staleness_ms
 from sensorlog_query.watch import Watch
@@ -75,13 +76,13 @@ class Database:
             connection.execute(sql.SET_STATEMENT_TIMEOUT, {"milliseconds": str(milliseconds)})
             yield connection
 
-    def fetch(self, call: Call, statement: bytes, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-        """Return the rows of one statement, which is a snapshot by itself: a transaction would be three round trips.
+    def value(self, call: Call, statement: Prepared, parameters: Sequence[Parameter]) -> bytes | None:
+        """Return the value of one statement, which is a snapshot by itself: a transaction would be three round trips.
 
         The call ends it at the deadline; statement_timeout, which is a little longer, would do so if nobody could.
         """
         with self._connection(call) as connection:
-            return connection.cursor(binary=True).execute(statement, parameters).fetchall()
+            return connection.value(statement, parameters)
 
     @contextmanager
     def _connection(self, call: Call) -> Iterator[ReadConnection]:

@@ -24,16 +24,22 @@ def export_reply(
 ) -> pb.ExportSensorDataReply:
     """Return the message of columns of equal length, whatever their order of bytes."""
     fields = [_values(1, ts, INTEGER), _values(2, sensor_id, INTEGER)]
-    fields += [_field(3, _field(1, name.encode()) + _values(2, values, DOUBLE)) for name, values in columns.items()]
+    fields += [field(3, field(1, name.encode()) + _values(2, values, DOUBLE)) for name, values in columns.items()]
     return pb.ExportSensorDataReply.FromString(b"".join(fields))
 
 
 def _values(number: int, values: NDArray[Any], kind: str) -> bytes:
-    return _field(number, values.astype(kind).tobytes()) if len(values) else b""
+    return field(number, values.astype(kind).tobytes()) if len(values) else b""
 
 
-def _field(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | LENGTH_DELIMITED) + _varint(len(content)) + content
+def field(number: int, content: bytes) -> bytes:
+    """Return a field of bytes, which a string and a message are too."""
+    return tag(number, LENGTH_DELIMITED) + _varint(len(content)) + content
+
+
+def tag(number: int, wire_type: int) -> bytes:
+    """Return what precedes a field's value."""
+    return _varint(number << 3 | wire_type)
 
 
 def _varint(number: int) -> bytes:

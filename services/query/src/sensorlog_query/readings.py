@@ -8,9 +8,10 @@ from typing import Any
 from psycopg import Connection, Cursor
 from psycopg.sql import Composed
 
-from sensorlog_query import page_token
+from sensorlog_query import packed_rows, page_token
 from sensorlog_query.calls import Call
 from sensorlog_query.chunks import chunks_of, steps
+from sensorlog_query.copy_binary import Block
 from sensorlog_query.database import Database
 from sensorlog_query.errors import LimitError
 from sensorlog_query.microseconds import BEGINNING, END, Moment
@@ -32,7 +33,7 @@ TIME, SENSOR = 0, 1
 class ReadingsPage:
     """Rows, and the token of what follows them; empty after the last page."""
 
-    rows: list[Row]
+    rows: Block
     next_page_token: str
 
 
@@ -85,15 +86,16 @@ class Readings:
 
     def _first_of_sensors(self, call: Call, query: ReadingsQuery) -> ReadingsPage:
         """Return the first page of chosen sensors, of which most callers want no other: one statement finds it."""
-        statement = self._statements.page_text(of_sensors=True, descending=query.descending, after_key=False)
-        wanted = query.page.size + 1
-        parameters = {**_bounds(query.selection), "limit": wanted, "offset": 0}
-        rows = self._database.fetch(call, statement, parameters)
+        selection, wanted = query.selection, query.page.size + 1
+        statement = self._statements.first_page_of_sensors(descending=query.descending)
+        parameters = (selection.sensor_ids, selection.start, selection.end, wanted, 0)
+        value = self._database.value(call, statement, parameters)
+        rows = packed_rows.unpacked(value, len(self._statements.measurements))
         page = rows[: wanted - 1]
         if len(rows) < wanted:
             return ReadingsPage(page, "")
-        time, sensor_id = page[-1][: SENSOR + 1]
-        return ReadingsPage(page, page_token.encode(Position(time, sensor_id, _trailing(page)), query.fingerprint))
+        position = Position(*packed_rows.last_key(page), packed_rows.trailing(page))
+        return ReadingsPage(page, page_token.encode(position, query.fingerprint))
 
 
 class _PageReader:
@@ -117,24 +119,25 @@ class _PageReader:
         token = page_token.encode(self._position(page), self._query.fingerprint) if follows else ""
         return ReadingsPage(page, token)
 
-    def _of_sensors(self, wanted: int) -> list[Row]:
+    def _of_sensors(self, wanted: int) -> Block:
         """Return rows of chosen sensors: the index has them in order, sensor by sensor."""
         offset = self._query.page.offset or self._returned_before()
         return self._fetch(self._range, wanted, offset)
 
-    def _of_all(self, wanted: int) -> list[Row]:
+    def _of_all(self, wanted: int) -> Block:
         """Return rows of all sensors, in steps of chunks until there are enough."""
         chunks = chunks_of(self._cursor, self._statements, self._range)
         remaining = list(steps(chunks, descending=self._query.descending))
         remaining, offset = self._skip(remaining) if self._query.page.offset else (remaining, self._returned_before())
-        rows: list[Row] = []
+        parts: list[Block] = []
         for step in remaining:
             self._check()
-            rows += self._fetch(step, wanted - len(rows), offset)
+            parts.append(self._fetch(step, wanted, offset))
             offset = 0
-            if len(rows) == wanted:
+            wanted -= len(parts[-1])
+            if not wanted:
                 break
-        return rows
+        return packed_rows.joined(parts, len(self._statements.measurements))
 
     def _skip(self, ahead: list[Selection]) -> tuple[list[Selection], int]:
         """Return what is left of `ahead` after a numbered page's offset, and of the offset in the first of them.
@@ -150,15 +153,16 @@ class _PageReader:
             offset -= count
         return [], 0
 
-    def _fetch(self, selection: Selection, limit: int, offset: int) -> list[Row]:
+    def _fetch(self, selection: Selection, limit: int, offset: int) -> Block:
         query = self._query
-        statement = self._statements.page_text(
+        statement = self._statements.packed_page(
             of_sensors=bool(selection.sensor_ids),
             descending=query.descending,
             after_key=query.position is not None,
         )
         parameters = {**_bounds(selection), **_key(query.position), "limit": limit, "offset": offset}
-        return self._cursor.execute(statement, parameters).fetchall()
+        [(value,)] = self._cursor.execute(statement, parameters).fetchall()
+        return packed_rows.unpacked(value, len(self._statements.measurements))
 
     def _returned_before(self) -> int:
         """Return how many rows of the position's own key to pass over.
@@ -170,10 +174,10 @@ class _PageReader:
             return 0
         return min(position.returned, self._number(self._statements.count_of_key(), _key(position)))
 
-    def _position(self, page: Sequence[Row]) -> Position:
+    def _position(self, page: Block) -> Position:
         """Return where `page` ends."""
-        time, sensor_id = page[-1][: SENSOR + 1]
-        returned = _trailing(page)
+        time, sensor_id = packed_rows.last_key(page)
+        returned = packed_rows.trailing(page)
         before = self._query.position
         if returned == len(page):  # the page is all one key, which may have begun on an earlier page
             if before is not None and (before.time, before.sensor_id) == (time, sensor_id):
@@ -201,12 +205,6 @@ def _from(selection: Selection, position: Position | None, *, descending: bool) 
     if descending:
         return replace(selection, end=min(selection.end, Moment(position.time + 1)))
     return replace(selection, start=max(selection.start, position.time))
-
-
-def _trailing(page: Sequence[Row]) -> int:
-    """Return how many rows at the end of `page` have the last row's key."""
-    key = page[-1][: SENSOR + 1]
-    return next((i for i, row in enumerate(reversed(page)) if row[: SENSOR + 1] != key), len(page))
 
 
 def _bounds(selection: Selection) -> dict[str, Any]:

@@ -8,14 +8,13 @@ import numpy as np
 
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog.timestamps import PER_SECOND, POSTGRES_EPOCH_US, TimestampUnit, from_microseconds
-from sensorlog_query import packed
+from sensorlog_query import packed, packed_rows, wire
 from sensorlog_query.aggregates import Aggregate
 from sensorlog_query.copy_binary import Block
 from sensorlog_query.readings import Row
 from sensorlog_query.validation import MAX_PAGE_SIZE
 
-TEMPERATURE, CPU = "temperature", "cpu"
-"""The measurements that have fields of their own, from the time when there were no others."""
+TEMPERATURE, CPU = wire.OWN_FIELDS
 
 KEY_BYTES = 32
 """At most, per message: its tag and length, ts or period, sensor_id."""
@@ -52,30 +51,11 @@ class Replies:
             measurements=present,
         )
 
-    def readings(self, rows: Sequence[Row]) -> list[Any]:
-        """Return the messages of rows as the mappings that a message of messages takes: a page costs half of `reading`.
-
-        https://googleapis.dev/python/protobuf/latest/google/protobuf/message.html
-        """
-        if not rows:
-            return []
-        times, sensors, *columns = zip(*rows, strict=True)
-        values = dict(zip(self.measurements, columns, strict=True))
-        nothing = (None,) * len(rows)
-        own = zip(
-            [from_microseconds(time, self.unit) for time in times],
-            sensors,
-            values.pop(TEMPERATURE, nothing),
-            values.pop(CPU, nothing),
-            strict=True,
-        )
-        messages = [{"ts": ts, "sensor_id": id_, "temperature": temp, "cpu": cpu} for ts, id_, temp, cpu in own]
-        if values:
-            others = zip(*values.values(), strict=True)
-            for message, row in zip(messages, others, strict=True):
-                present = zip(values, row, strict=True)
-                message["measurements"] = {name: value for name, value in present if value is not None}
-        return messages
+    def readings(self, block: Block) -> bytes:
+        """Return the bytes of a message whose field `results` has the block's rows, each as `reading` makes it."""
+        values = [block[f"v{i}"] for i in range(packed_rows.KEY, packed_rows.columns(block))]
+        encoder = wire.encoder(self.measurements)
+        return encoder.encode(self._timestamps(block["v0"]), block["v1"], values, packed_rows.nulls(block))
 
     def average(self, row: Row, aggregates: Iterable[Aggregate]) -> pb.SensorAvgData:
         """Return the message of (bucket, sensor_id or None, count, values of the first of `aggregates`...)."""

@@ -59,8 +59,9 @@ class Logger(logger_pb2_grpc.LoggerServicer):
         query = self.validator.readings(request)
         page = self.answers.readings.page(self._call(context), query)
         self._count("ListSensorData", len(page.rows))
-        results = self.replies.readings(page.rows)
-        return pb.ListSensorDataReply(results=results, next_page_token=page.next_page_token)
+        reply = pb.ListSensorDataReply.FromString(self.replies.readings(page.rows))
+        reply.next_page_token = page.next_page_token
+        return reply
 
     def GetSensorAvgData(
         self, request: pb.GetSensorAvgDataReq, context: grpc.ServicerContext

@@ -13,12 +13,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from psycopg import adapters
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from sensorlog_query.aggregates import Aggregate
+from sensorlog_query.copy_binary import FIELD_BYTES
+from sensorlog_query.packed_rows import NULL
+from sensorlog_query.prepared import Prepared
 from sensorlog_query.validation import Alignment
 
 Statement = SQL | Composed
+
+BIGINT, TIMESTAMPTZ = adapters.types["int8"], adapters.types["timestamptz"]
+FIRST_PAGE_PARAMETERS = {
+    "sensor_ids": BIGINT.array_oid,
+    "start": TIMESTAMPTZ.oid,
+    "end": TIMESTAMPTZ.oid,
+    "limit": BIGINT.oid,
+    "offset": BIGINT.oid,
+}
+"""In the order of their numbers."""
 
 SET_STATEMENT_TIMEOUT = SQL("SELECT set_config('statement_timeout', %(milliseconds)s, true)")
 
@@ -80,6 +94,13 @@ CROSS JOIN LATERAL (
 ORDER BY {order}
 LIMIT %(limit)s OFFSET %(offset)s
 """)
+
+# The fields one after the other, the rows too: see `packed_rows`. The order is that of the rows.
+PACKED = SQL("SELECT string_agg({fields}, '') FROM ({rows}) AS packed")
+
+PACKED_KEY = (SQL("timestamptz_send(time)"), SQL("int8send(sensor_id)"))
+
+PACKED_VALUE = SQL("coalesce(float8send({column}), {null})")
 
 # The range bounds `time` already; this leaves out the sensors of the key's own moment that came before it.
 AFTER = {
@@ -250,9 +271,18 @@ class Statements:
             after=AFTER[descending] if after_key else SQL(""),
         )
 
-    def page_text(self, *, of_sensors: bool, descending: bool, after_key: bool) -> bytes:
-        """Return `page` as it is sent, composed once: that costs as much as sending it."""
-        return _page_text(self, of_sensors=of_sensors, descending=descending, after_key=after_key)
+    def packed_page(self, *, of_sensors: bool, descending: bool, after_key: bool) -> bytes:
+        """Return `page` packed into one value, as it is sent."""
+        return _packed_page(self, of_sensors=of_sensors, descending=descending, after_key=after_key)
+
+    def first_page_of_sensors(self, *, descending: bool) -> Prepared:
+        """Return the packed page of chosen sensors that begins at `start` or `end`."""
+        return _first_page_of_sensors(self, descending=descending)
+
+    def _packed(self, rows: Composed) -> Composed:
+        null = Literal(NULL.to_bytes(FIELD_BYTES, "big"))
+        values = [PACKED_VALUE.format(column=Identifier(name), null=null) for name in self.measurements]
+        return PACKED.format(fields=SQL(" || ").join((*PACKED_KEY, *values)), rows=rows)
 
     def count(self) -> Composed:
         """Return the number of readings between `start` and `end`."""
@@ -310,9 +340,24 @@ class Statements:
         )
 
 
+# Composed once each: that costs as much as sending them.
+
+
 @cache
-def _page_text(statements: Statements, *, of_sensors: bool, descending: bool, after_key: bool) -> bytes:
-    return statements.page(of_sensors=of_sensors, descending=descending, after_key=after_key).as_bytes()
+def _packed_page(statements: Statements, *, of_sensors: bool, descending: bool, after_key: bool) -> bytes:
+    rows = statements.page(of_sensors=of_sensors, descending=descending, after_key=after_key)
+    return statements._packed(rows).as_bytes()  # noqa: SLF001 -- of this module
+
+
+@cache
+def _first_page_of_sensors(statements: Statements, *, descending: bool) -> Prepared:
+    named = _packed_page(statements, of_sensors=True, descending=descending, after_key=False)
+    numbers = {name.encode(): b"$%d" % number for number, name in enumerate(FIRST_PAGE_PARAMETERS, start=1)}
+    return Prepared(
+        name=b"first_page_descending" if descending else b"first_page",
+        text=named % numbers,
+        types=tuple(FIRST_PAGE_PARAMETERS.values()),
+    )
 
 
 def _of(of_sensors: bool) -> SQL:  # noqa: FBT001 -- says itself what it is
