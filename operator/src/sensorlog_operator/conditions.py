@@ -9,10 +9,21 @@ from sensorlog_operator.errors import PipelineError, Reason
 from sensorlog_operator.models import GROUP, KIND, VERSION, Resource
 
 ConditionType = Literal[
-    "TopicReady", "SchemaReady", "AccessReady", "IngestReady", "QueryReady", "AutoscalingReady", "Ready"
+    "TopicReady",
+    "SchemaReady",
+    "AccessReady",
+    "IngestReady",
+    "QueryReady",
+    "AutoscalingReady",
+    "PlanPending",
+    "Drifted",
+    "Ready",
 ]
 
-CALM = frozenset({Reason.READY, Reason.PROGRESSING, Reason.PAUSED, Reason.WAITING})
+GOOD_WHEN_FALSE: frozenset[ConditionType] = frozenset({"PlanPending", "Drifted"})
+"""Conditions that are true when somebody should look."""
+
+CALM = frozenset({Reason.READY, Reason.PROGRESSING, Reason.PAUSED, Reason.WAITING, Reason.APPROVAL_PENDING})
 """Reasons that need nobody's attention: their Events are Normal, all others are Warnings."""
 
 
@@ -42,7 +53,8 @@ class Condition:
     @property
     def warns(self) -> bool:
         """Whether a person should look."""
-        return self.status is not True and self.reason not in CALM
+        bad = self.status is True if self.type in GOOD_WHEN_FALSE else self.status is not True
+        return bad and self.reason not in CALM
 
 
 def ready(parts: Iterable[Condition]) -> Condition:
@@ -57,7 +69,8 @@ def ready(parts: Iterable[Condition]) -> Condition:
 def changed(conditions: Iterable[Condition], status: Mapping[str, Any]) -> list[Condition]:
     """Return the conditions whose status or reason is not what `status` says: what is worth an Event."""
     before = _by_type(status)
-    return [c for c in conditions if (c.status_text, c.reason) != tuple(map(before.get(c.type, {}).get, _IDENTITY))]
+    news = [c for c in conditions if c.type in before or c.type not in GOOD_WHEN_FALSE or c.status]
+    return [c for c in news if (c.status_text, c.reason) != tuple(map(before.get(c.type, {}).get, _IDENTITY))]
 
 
 _IDENTITY = ("status", "reason")
@@ -75,7 +88,8 @@ def build_status(
     found: dict[str, Mapping[str, Any]] = {
         c.type: _entry(c, before.get(c.type, {}), pipeline.generation, now) for c in conditions
     }
-    kept = {name: pipeline.status[name] for name in _STICKY if name in pipeline.status}
+    gone = {name for name in _CLEARED if name in fields and not fields[name]}
+    kept = {name: pipeline.status[name] for name in (*_STICKY, *_CLEARED) if name in pipeline.status.keys() - gone}
     return {
         "observedGeneration": pipeline.generation,
         "conditions": list(found.values() if complete else (before | found).values()),
@@ -95,8 +109,13 @@ _STICKY = (
     "lag",
     "timescaledb",
     "credentials",
+    "applied",
 )
 """What stays as last seen while Kafka or the database is away; the conditions say that it is old."""
+
+
+_CLEARED = ("plan", "drift")
+"""What stays until a reconcile that looked at all of it says that there is none any more."""
 
 
 def _entry(condition: Condition, before: Mapping[str, Any], generation: int, now: str) -> dict[str, Any]:

@@ -56,6 +56,46 @@ def _number(description: str) -> dict[str, Any]:
     return {"type": "integer", "format": "int64", "description": description}
 
 
+PLAN = {
+    "type": "object",
+    "description": "What waits for approval, or what is left of what was approved.",
+    "properties": {
+        "hash": _text("Names this plan: the annotation sensorlog.dev/approve with this value approves it."),
+        "generation": _number("The generation of spec that it is for."),
+        "approved": {"type": "boolean", "description": "Whether it was approved and is being carried out."},
+        "actions": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "id": _text("Tells the action from others."),
+                    "step": _text("topics, schema, access, children or deletion."),
+                    "summary": _text("What would be done."),
+                    "risk": _text("What a person should know before."),
+                    "detail": _text("The statement, or the difference."),
+                    "dangerous": {"type": "boolean", "description": "Whether it always waits for approval."},
+                },
+            },
+        },
+        "more": {"type": "array", "description": "The ids of further actions.", "items": {"type": "string"}},
+    },
+}
+
+DRIFT = {
+    "type": "array",
+    "description": "What was changed by hand: all that is left so, and the last that was set back.",
+    "items": {
+        "type": "object",
+        "properties": {
+            "id": _text("Tells the finding from others."),
+            "step": _text("topics, schema, access or children."),
+            "summary": _text("What sets it back."),
+            "state": _text("Reported or Repaired."),
+            "at": _text("When it was found."),
+        },
+    },
+}
+
 STATUS = {
     "type": "object",
     "description": "What the operator saw at its last reconcile.",
@@ -71,6 +111,16 @@ STATUS = {
         "ingestSelector": _text("Label selector of ingest pods, for the subresource scale."),
         "lag": _number("Messages of readings in the topic that are not in the database yet."),
         "timescaledb": _text("Version and edition of TimescaleDB."),
+        "plan": PLAN,
+        "drift": DRIFT,
+        "applied": {
+            "type": "object",
+            "description": "The resource as it was last applied wholly, and by which release of the operator.",
+            "properties": {
+                "release": _text("Release of the operator."),
+                "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+            },
+        },
         "credentials": {
             "type": "object",
             "description": "The database logins of the pods, and their last rotation that is finished.",

@@ -7,7 +7,7 @@ holds the resource until topics and schema are gone too.
 
 import structlog
 
-from sensorlog_operator import manifests, role_changes, schema, topics
+from sensorlog_operator import brokers, manifests, role_changes, schema, topics
 from sensorlog_operator.claims import Claim, Claims
 from sensorlog_operator.conditions import Condition, build_status, status_patch
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
@@ -70,7 +70,7 @@ class Deletion:
             if schema.belongs(connection, pipeline.schema_name, pipeline.uid):
                 role_changes.drop(connection, pipeline.schema_name)
             dropped = schema.drop(connection, pipeline.schema_name, pipeline.uid)
-        self._delete_topics(pipeline, topics.admin(kafka_options))
+        self._delete_topics(pipeline, brokers.admin(kafka_options))
         log.info("cleaned up", pipeline=pipeline.key, schema_dropped=dropped)
         return True
 
@@ -80,7 +80,7 @@ class Deletion:
             self._kube.delete(DEPLOYMENT, pipeline.namespace, manifests.child_name(pipeline, component))
         return not self._kube.list(POD, pipeline.namespace, selector=manifests.selector_text(pipeline, "ingest"))
 
-    def _delete_topics(self, pipeline: Pipeline, kafka: topics.KafkaAdmin) -> None:
+    def _delete_topics(self, pipeline: Pipeline, kafka: brokers.KafkaAdmin) -> None:
         claim = Claim.of(pipeline, cluster_id=kafka.cluster_id())
         senior = self._claims.senior(claim)
         names = claim.topics - (senior[1] if senior else frozenset())

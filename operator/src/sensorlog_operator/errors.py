@@ -4,7 +4,7 @@
     ├── UnavailableError       the world is away: try again by itself, backing off
     └── NeedsChangeError       trying again is useless until a person changes something
 
-Foreign errors (Kafka, PostgreSQL, Kubernetes) become one of these where they are raised: in `topics`, `schema`,
+Foreign errors (Kafka, PostgreSQL, Kubernetes) become one of these where they are raised: in `brokers`, `schema`,
 `workloads` and `secrets`. Anything else that reaches the worker is a bug and is logged with its traceback.
 """
 
@@ -21,6 +21,7 @@ class Reason(StrEnum):
 
     KAFKA_UNAVAILABLE = "KafkaUnavailable"
     KAFKA_AUTHENTICATION_FAILED = "KafkaAuthenticationFailed"
+    KAFKA_CREDENTIALS_INVALID = "KafkaCredentialsInvalid"
     KAFKA_REJECTED = "KafkaRejected"
     TOPIC_OWNED_BY_ANOTHER = "TopicOwnedByAnotherPipeline"
     PARTITIONS_CANNOT_SHRINK = "PartitionsCannotShrink"
@@ -40,6 +41,11 @@ class Reason(StrEnum):
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 -- a reason, not a password
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
     CONNECTION_URI_INVALID = "ConnectionUriInvalid"
+
+    APPROVAL_PENDING = "ApprovalPending"
+    NOTHING_PENDING = "NothingPending"
+    DRIFT_FOUND = "DriftFound"
+    NO_DRIFT = "NoDrift"
 
     INVALID_SPEC = "InvalidSpec"
     WORKLOAD_REJECTED = "WorkloadRejected"

@@ -15,7 +15,7 @@ from sensorlog_operator.claims import Claim, Claims
 from sensorlog_operator.errors import NeedsChangeError
 from sensorlog_operator.kube import CHILD_KINDS
 from sensorlog_operator.manifests import SELECTOR
-from sensorlog_operator.models import GROUP, PLURAL, ROTATE_CREDENTIALS, VERSION, Pipeline, Resource
+from sensorlog_operator.models import APPROVE, GROUP, PLURAL, ROTATE_CREDENTIALS, VERSION, Pipeline, Resource
 from sensorlog_operator.roles import COMPONENTS
 from sensorlog_operator.secrets import projections
 from sensorlog_operator.workqueue import WorkQueue
@@ -48,7 +48,7 @@ class Watcher:
             self._queue.add(resource.key)
             return
         self._remember(body)
-        asked = resource.annotations.get(ROTATE_CREDENTIALS)
+        asked = tuple(map(resource.annotations.get, (ROTATE_CREDENTIALS, APPROVE)))
         seen = (resource.uid, resource.generation, resource.deleting, resource.finalizers, asked)
         if event["type"] is None or self._seen.get(resource.key) != seen:
             self._seen[resource.key] = seen

@@ -23,6 +23,9 @@ VERSION = "v1alpha1"
 KIND = "SensorLogPipeline"
 PLURAL = "sensorlogpipelines"
 
+APPROVE = f"{GROUP}/approve"
+"""The annotation that approves the plan whose hash it names."""
+
 ROTATE_CREDENTIALS = f"{GROUP}/rotate-credentials"
 """The annotation whose change asks for new database passwords."""
 
@@ -474,6 +477,15 @@ class PipelineSpec(_Spec):
     deletion_policy: Literal["Retain", "Delete"] = Field(
         default="Retain", description="Whether deleting the resource deletes the topics and the schema too."
     )
+    approval: Literal["Automatic", "Manual"] = Field(
+        default="Automatic",
+        description="Manual: a change is written to status.plan and waits for the annotation sensorlog.dev/approve with"
+        " the plan's hash. What may destroy data waits for it always.",
+    )
+    drift_policy: Literal["Repair", "Report"] = Field(
+        default="Repair",
+        description="What to do about what was changed by hand: set it back, or only say so.",
+    )
     paused: bool = Field(
         default=False,
         description="Stops ingest: readings wait in the topic, within its retention. Queries go on.",
@@ -546,6 +558,11 @@ class Pipeline(Resource):
     def chunk_interval(self) -> timedelta:
         """Time that one chunk covers."""
         return durations.parse(self.spec.timescale.chunk_interval)
+
+    @property
+    def approval(self) -> str:
+        """The hash of the plan that a person approves, empty for none."""
+        return self.annotations.get(APPROVE, "")
 
     @property
     def rotation_request(self) -> str:

@@ -1,72 +1,36 @@
-"""One pipeline, from what is to what should be: read, observe, plan, apply, tell. Idempotent, level-triggered.
+"""One pipeline, from what is to what should be: read, observe, plan, pass the gate, apply, tell. Level-triggered.
 
-Nothing here remembers what it did last: the world is looked at anew each time, and each step can be repeated.
+Nothing here remembers what it did last: the world is looked at anew each time, and each step can be repeated. The steps
+are in `steps` and `children_step`, `provisioning` goes through them, `gate` says what may be done.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
 from typing import Any
 
 import structlog
 
-from sensorlog_operator import autoscaling, children, conditions, manifests, schema, topics, workloads
+from sensorlog_operator import applied, children, conditions, manifests
 from sensorlog_operator.access import Access
-from sensorlog_operator.claims import Claim, Claims
+from sensorlog_operator.claims import Claims
 from sensorlog_operator.conditions import Condition, ConditionType
 from sensorlog_operator.deletion import Deletion, set_finalizer
-from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
+from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason
 from sensorlog_operator.events import Events
+from sensorlog_operator.gate import Decision
 from sensorlog_operator.kube import NAMESPACE, PIPELINE, Kube
 from sensorlog_operator.models import Pipeline, Resource
-from sensorlog_operator.plans import Action, Refusal
+from sensorlog_operator.provisioning import ORDER, Provisioning
+from sensorlog_operator.report import Report
 from sensorlog_operator.reviewers import Reviewers
 from sensorlog_operator.secrets import Credentials
 from sensorlog_operator.settings import Settings
-
-FOUNDATIONS: tuple[ConditionType, ...] = ("TopicReady", "SchemaReady", "AccessReady")
-COMPONENTS: dict[str, ConditionType] = {"ingest": "IngestReady", "query": "QueryReady"}
+from sensorlog_operator.steps import Round
 
 ASIDE: tuple[ConditionType, ...] = ("AutoscalingReady",)
 """What is there only where the resource asks for it, and what data flows without."""
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class Report:
-    """What one reconcile found and did. `retry` asks to come again soon."""
-
-    conditions: dict[ConditionType, Condition] = field(default_factory=dict)
-    status: dict[str, Any] = field(default_factory=dict)
-    actions: list[Action] = field(default_factory=list)
-    unusable: set[ConditionType] = field(default_factory=set)
-    """What is not there yet, or not to be had now."""
-    forbidden: bool = False
-    """Whether the pipeline has no right to run: its topic or schema belongs to another."""
-    retry: bool = False
-
-    def true(self, kind: ConditionType, message: str) -> None:
-        """Note that a condition holds."""
-        self.conditions[kind] = Condition(kind, status=True, reason=Reason.READY, message=message)
-
-    def not_yet(self, kind: ConditionType, reason: Reason, message: str) -> None:
-        """Note that a condition does not hold."""
-        self.conditions[kind] = Condition(kind, status=False, reason=reason, message=message)
-
-    def failed(self, kind: ConditionType, error: PipelineError) -> None:
-        """Note what keeps a condition from holding, and whether coming again soon may help."""
-        self.conditions[kind] = Condition.of(kind, error)
-        self.unusable.add(kind)
-        self.retry |= isinstance(error, UnavailableError)
-
-    def planned(self, kind: ConditionType, actions: Sequence[Action]) -> bool:
-        """Note a plan that was carried out; return whether it held no refusal."""
-        self.actions += actions
-        refusals = [action for action in actions if isinstance(action, Refusal)]
-        if refusals:
-            self.not_yet(kind, refusals[0].reason, " ".join(refusal.summary for refusal in refusals))
-            self.forbidden |= any(refusal.blocking for refusal in refusals)
-        return not refusals
 
 
 class Reconciler:
@@ -127,95 +91,36 @@ class Reconciler:
         self._write(resource, [Condition.of("Ready", error)], {})
 
     def _provision(self, pipeline: Pipeline) -> bool:
-        set_finalizer(self._kube, pipeline, wanted=pipeline.spec.deletion_policy == "Delete")
         report = Report()
         credentials = Credentials(self._kube, pipeline)
-        access = Access(self._kube, pipeline, credentials)
-        partitions = self._topic(pipeline, credentials, report)
-        self._schema(pipeline, credentials, access, report, partitions)
-        self._workloads(pipeline, credentials, access, report)
-        self._tell(pipeline, report)
+        shared = Round(
+            pipeline=pipeline,
+            kube=self._kube,
+            settings=self._settings,
+            claims=self._claims,
+            reviewers=self._reviewers,
+            credentials=credentials,
+            access=Access(self._kube, pipeline, credentials),
+            keda=self._keda,
+            report=report,
+            cluster=self._cluster,
+        )
+        with closing(Provisioning(shared)) as provisioning:
+            decision = provisioning.decide(applied.baseline(pipeline))
+            pipeline = self._remember_approval(pipeline, decision)
+            provisioning.apply(decision)
+        report.status["credentials"] = shared.access.status()
+        report.status["endpoint"] = manifests.endpoint(pipeline)
+        self._tell(pipeline, decision, report)
         return report.retry
 
-    def _topic(self, pipeline: Pipeline, credentials: Credentials, report: Report) -> int | None:
-        """Provision the topics; return the partitions of readings, None where Kafka could not say."""
-        readings = pipeline.spec.kafka.readings
-        try:
-            kafka = topics.admin(credentials.kafka_options())
-            claim = Claim.of(pipeline, cluster_id=kafka.cluster_id())
-            self._claims.put(claim)
-            if refusal := self._contested(claim):
-                report.planned("TopicReady", [refusal])
-                return None
-            desired = topics.desired(pipeline)
-            observed = topics.observe(kafka, [topic.name for topic in desired])
-            actions = topics.plan(desired, observed)
-            topics.apply(kafka, actions)
-        except PipelineError as e:
-            report.failed("TopicReady", e)
-            return None
-        # A topic never shrinks, so after the plan it has the larger of what was there and what is declared.
-        partitions = max(readings.partitions, observed[readings.topic].partitions if readings.topic in observed else 0)
-        report.status["topic"] = f"{readings.topic} ({partitions})"
-        if report.planned("TopicReady", actions):
-            report.true(
-                "TopicReady", f"Topics {readings.topic} and {pipeline.spec.kafka.sensors.topic} are as declared."
-            )
-        return partitions
-
-    def _contested(self, claim: Claim) -> Refusal | None:
-        found = self._claims.senior(claim)
-        if found is None:
-            return None
-        senior, shared = found
-        return Refusal(
-            f"Topic {', '.join(sorted(shared))} belongs to the older pipeline {senior.key}. Name another topic in"
-            " spec.kafka, in a new resource because topics cannot be renamed, or delete that pipeline.",
-            Reason.TOPIC_OWNED_BY_ANOTHER,
-            blocking=True,
-        )
-
-    def _schema(
-        self, pipeline: Pipeline, credentials: Credentials, access: Access, report: Report, partitions: int | None
-    ) -> None:
-        report.not_yet("AccessReady", Reason.WAITING, "Waits for SchemaReady.")
-        try:
-            with schema.connect(credentials.database_uri()) as connection:
-                observed = schema.observe(connection, pipeline.schema_name)
-                actions = schema.plan(self._desired_schema(pipeline), observed)
-                schema.apply(connection, pipeline.schema_name, actions)
-                if report.planned("SchemaReady", actions):
-                    report.true("SchemaReady", f"Schema {pipeline.schema_name} is as declared.")
-                    self._access(access, connection, report)
-                    report.status["lag"] = self._lag(pipeline, credentials, connection, partitions)
-        except PipelineError as e:
-            report.failed("SchemaReady", e)
-            return
-        report.status["schema"] = pipeline.schema_name
-        report.status["timescaledb"] = f"{observed.timescaledb_version} ({observed.edition})"
-
-    @staticmethod
-    def _access(access: Access, connection: schema.Connection, report: Report) -> None:
-        """Give the components their logins; one that cannot have one yet leaves the other alone."""
-        try:
-            outcome = access.converge(connection)
-        except PipelineError as e:
-            report.failed("AccessReady", e)
-            return
-        if report.planned("AccessReady", outcome.actions):
-            report.true("AccessReady", access.description())
-        for problem in outcome.problems:
-            report.not_yet("AccessReady", problem.reason, problem.message)
-            report.retry |= isinstance(problem, UnavailableError)
-
-    def _desired_schema(self, pipeline: Pipeline) -> schema.DesiredSchema:
-        return schema.DesiredSchema(
-            name=pipeline.schema_name,
-            owner=schema.Owner(uid=pipeline.uid, pipeline=pipeline.key, cluster=self._cluster()),
-            measurements=tuple(m.name for m in pipeline.spec.measurements),
-            chunk_interval=pipeline.chunk_interval,
-            live_uids=self._claims.uids(),
-        )
+    def _remember_approval(self, pipeline: Pipeline, decision: Decision) -> Pipeline:
+        """Write an approved plan down before any of it is done: what is left of it must stay approved."""
+        if not decision.approved or decision.ongoing:
+            return pipeline
+        status = {**pipeline.status, "plan": applied.plan_field(pipeline, decision)}
+        self._kube.apply(PIPELINE, conditions.status_patch(pipeline, status), subresource="status")
+        return pipeline.model_copy(update={"status": status})
 
     def _cluster(self) -> str:
         """Return what tells this cluster, or this operator of chosen namespaces, from others: a namespace's uid."""
@@ -224,96 +129,19 @@ class Reconciler:
             self._cluster_uid = namespace["metadata"]["uid"] if namespace else ""
         return self._cluster_uid
 
-    def _lag(
-        self, pipeline: Pipeline, credentials: Credentials, connection: schema.Connection, partitions: int | None
-    ) -> int | None:
-        if partitions is None:
-            return None
-        topic = pipeline.spec.kafka.readings.topic
-        stored = schema.next_offsets(connection, pipeline.schema_name, topic)
-        try:
-            return topics.lag(topics.admin(credentials.kafka_options()), topic, partitions, stored)
-        except PipelineError as e:
-            # A figure for people is no reason to fail; a topic made a second ago may not have leaders yet.
-            log.info("lag unknown", pipeline=pipeline.key, error=e.message)
-            return None
-
-    def _workloads(self, pipeline: Pipeline, credentials: Credentials, access: Access, report: Report) -> None:
-        report.status["credentials"] = access.status()
-        try:
-            keda = self._keda.is_there()
-            observed = workloads.observe(self._kube, pipeline, keda=keda)
-            # What ran before follows the resource also while Kafka or the database is away: it waits for them itself.
-            mounts = access.mounts()
-            if report.forbidden or ((report.unusable or not mounts) and not workloads.exist(observed)):
-                self._waiting(report)
-                return
-            around = children.Surroundings(mounts, children.database_ports(credentials), keda=keda)
-            wanted = children.build(pipeline, self._settings, around)
-            actions = workloads.plan(wanted, observed, pipeline.uid)
-            workloads.apply(self._kube, actions)
-            if not report.planned("IngestReady", actions):
-                report.conditions["QueryReady"] = report.conditions["IngestReady"].as_type("QueryReady")
-                return
-            if actions:
-                observed = workloads.observe(self._kube, pipeline, keda=keda)
-            self._rollouts(pipeline, observed, report)
-            # Only now: before, the ServiceAccount's name may have been a stranger's.
-            self._query_security(pipeline, credentials, report)
-            if scaling := autoscaling.condition(pipeline, observed, keda=keda):
-                report.conditions["AutoscalingReady"] = scaling
-        except PipelineError as e:
-            report.failed("IngestReady", e)
-            report.failed("QueryReady", e)
-        report.status["endpoint"] = manifests.endpoint(pipeline)
-
-    def _query_security(self, pipeline: Pipeline, credentials: Credentials, report: Report) -> None:
-        """Let query pods check tokens, and say so where they cannot or their certificate is missing.
-
-        Ingest does not wait for it.
-        """
-        try:
-            authenticates = pipeline.spec.query.authentication is not None
-            self._reviewers.keep(pipeline.namespace, pipeline.name, wanted=authenticates)
-            credentials.check_tls()
-        except PipelineError as e:
-            report.failed("QueryReady", e)
-
-    @staticmethod
-    def _waiting(report: Report) -> None:
-        lacking = " and ".join(kind for kind in FOUNDATIONS if not report.conditions[kind].status)
-        for kind in COMPONENTS.values():
-            report.not_yet(kind, Reason.WAITING, f"Waits for {lacking}.")
-
-    def _rollouts(self, pipeline: Pipeline, observed: dict[workloads.Key, Any], report: Report) -> None:
-        for component, kind in COMPONENTS.items():
-            name = manifests.child_name(pipeline, component)
-            deployment = observed.get(("Deployment", name))
-            if deployment is None:
-                report.not_yet(kind, Reason.WAITING, "Waits for AccessReady.")
-                continue
-            progress = workloads.rollout(self._kube, pipeline, component, deployment)
-            report.status[component] = str(progress)
-            if component == "ingest":
-                report.status["ingestReplicas"] = progress.present
-                report.status["ingestSelector"] = manifests.selector_text(pipeline, component)
-            if component == "ingest" and pipeline.spec.paused:
-                report.not_yet("IngestReady", Reason.PAUSED, "spec.paused is true: readings wait in the topic.")
-            elif progress.complete:
-                report.true(kind, f"{progress} pods ready.")
-            else:
-                reason = Reason.PODS_FAILING if progress.problem else Reason.PROGRESSING
-                report.not_yet(kind, reason, f"{progress} pods ready. {progress.problem or 'Rolling out.'}")
-
-    def _tell(self, pipeline: Pipeline, report: Report) -> None:
-        ordered = [report.conditions[kind] for kind in (*FOUNDATIONS, *COMPONENTS.values())]
+    def _tell(self, pipeline: Pipeline, decision: Decision, report: Report) -> None:
+        ordered = [report.conditions[kind] for kind in ORDER]
         aside = [report.conditions[kind] for kind in ASIDE if kind in report.conditions]
-        every = [*ordered, *aside, conditions.ready(ordered)]
+        every = [*ordered, *aside, *applied.conditions(pipeline, decision), conditions.ready(ordered)]
+        repaired = {entry.action.summary for entry in decision.repaired}
         for action in report.actions:
-            if not isinstance(action, Refusal):
-                self._events.emit(pipeline, "Applied", action.summary)
-                log.info("applied", pipeline=pipeline.key, action=action.summary)
-        self._write(pipeline, every, report.status, complete=True)
+            drifted = action.summary in repaired
+            self._events.emit(pipeline, "DriftRepaired" if drifted else "Applied", action.summary, warning=drifted)
+            log.info("applied", pipeline=pipeline.key, action=action.summary, drift=drifted)
+        for entry in applied.newly_reported(pipeline.status, decision):
+            self._events.emit(pipeline, Reason.DRIFT_FOUND, f"Left as it is: {entry.action.summary}", warning=True)
+        fields = {**report.status, **applied.fields(pipeline, decision, report)}
+        self._write(pipeline, every, fields, complete=True)
 
     def _write(
         self, resource: Resource, found: Sequence[Condition], fields: Mapping[str, Any], *, complete: bool = False

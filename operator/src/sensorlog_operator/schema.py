@@ -170,6 +170,12 @@ class Execute(Action):
 
     statement: pgsql.SQL | pgsql.Composed
 
+    @property
+    def detail(self) -> str:
+        """The statement, unless it holds what lets somebody in."""
+        text = self.statement.as_string(None)
+        return "" if "PASSWORD" in text.upper() else text.strip()
+
 
 @contextmanager
 def connect(uri: str) -> Iterator[Connection]:
@@ -369,7 +375,7 @@ def _extension(observed: ObservedSchema) -> Iterator[Action]:
 def _schema(desired: DesiredSchema, observed: ObservedSchema) -> Iterator[Action]:
     name = pgsql.Identifier(desired.name)
     if not observed.exists:
-        yield Execute(f"create schema {desired.name}", sql.CREATE_SCHEMA.format(schema=name))
+        yield Execute(f"create schema {desired.name}", sql.CREATE_SCHEMA.format(schema=name), creates=True)
     if Owner.from_comment(observed.comment) != desired.owner:
         yield Execute(
             f"mark schema {desired.name} as owned by {desired.owner.pipeline}",
@@ -382,13 +388,15 @@ def _tables_and_columns(desired: DesiredSchema, observed: ObservedSchema) -> Ite
         qualified = pgsql.Identifier(desired.name, table.name)
         existing = observed.tables.get(table.name)
         if existing is None:
-            yield Execute(f"create table {desired.name}.{table.name}", _create_table(qualified, table))
+            statement = _create_table(qualified, table)
+            yield Execute(f"create table {desired.name}.{table.name}", statement, creates=True)
             continue
         for column in table.columns:
             if column.name not in existing:
                 yield Execute(
                     f"add column {column.name} to {desired.name}.{table.name}",
                     sql.ADD_COLUMN.format(table=qualified, column=_column(column)),
+                    creates=True,
                 )
 
 
@@ -413,6 +421,7 @@ def _hypertable(desired: DesiredSchema, observed: ObservedSchema) -> Iterator[Ac
         yield Execute(
             f"make {desired.name}.{READINGS} a hypertable with chunks of {desired.chunk_interval}",
             sql.CREATE_HYPERTABLE.format(table=table, interval=interval),
+            creates=True,
         )
     elif observed.chunk_interval != desired.chunk_interval:
         yield Execute(

@@ -4,7 +4,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sensorlog.credentials import (
@@ -14,6 +13,7 @@ from sensorlog.credentials import (
     KAFKA_KEY,
     KAFKA_PASSWORD,
     KAFKA_USERNAME,
+    kafka_client_options,
 )
 from sensorlog_operator.errors import NeedsChangeError, Reason
 from sensorlog_operator.kube import SECRET, Kube
@@ -123,7 +123,9 @@ class Credentials:
     def kafka_options(self) -> dict[str, str]:
         """Return librdkafka's connection options; NeedsChangeError as in `database_uri`."""
         kafka = self._pipeline.spec.kafka
-        return _kafka_options(kafka, {p.file: self._value(p) for p in kafka_projections(kafka)})
+        security = kafka.security
+        values = {p.file: self._value(p) for p in kafka_projections(kafka)}
+        return kafka_client_options(kafka.bootstrap_servers, security.protocol, security.sasl_mechanism, values)
 
     def digest(self, component: str, uri: str) -> str:
         """Return a text that changes with what a component connects with, and tells none of it.
@@ -169,21 +171,3 @@ def _value(wanted: Projection, namespace: str, secret: dict[str, dict[str, str]]
             f" {', '.join(sorted(secret.get('data') or {})) or 'no keys'}. Add the key, or correct the field.",
         )
     return value
-
-
-def _kafka_options(kafka: KafkaSpec, values: Mapping[str, str]) -> dict[str, str]:
-    """Return librdkafka's connection options with certificates inline: the operator writes no secret to a disk."""
-    security = kafka.security
-    names = {
-        KAFKA_USERNAME: "sasl.username",
-        KAFKA_PASSWORD: "sasl.password",
-        KAFKA_CA: "ssl.ca.pem",
-        KAFKA_CERTIFICATE: "ssl.certificate.pem",
-        KAFKA_KEY: "ssl.key.pem",
-    }
-    return {
-        "bootstrap.servers": kafka.bootstrap_servers,
-        "security.protocol": security.protocol,
-        **({"sasl.mechanism": security.sasl_mechanism} if security.sasl_mechanism else {}),
-        **{names[file]: value for file, value in values.items()},
-    }

@@ -6,14 +6,11 @@ compared, so a configuration set by a Kafka administrator stays.
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
-    AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -23,30 +20,10 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
+from sensorlog_operator.brokers import REQUEST_TIMEOUT_SECONDS, KafkaAdmin, mapped_errors
+from sensorlog_operator.errors import Reason
 from sensorlog_operator.models import Pipeline
 from sensorlog_operator.plans import Action, Refusal
-
-REQUEST_TIMEOUT_SECONDS = 8.0
-CACHED_CLIENTS = 32
-"""Connections are kept for so many distinct clusters and credentials; the least recently used is closed."""
-
-_AUTHENTICATION = {
-    KafkaError._AUTHENTICATION,  # noqa: SLF001 -- librdkafka's local errors start with an underscore
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError._SSL,  # noqa: SLF001
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-}
-_REJECTED = {
-    KafkaError.INVALID_CONFIG,
-    KafkaError.INVALID_REPLICATION_FACTOR,
-    KafkaError.INVALID_PARTITIONS,
-    KafkaError.INVALID_REQUEST,
-    KafkaError.POLICY_VIOLATION,
-    KafkaError.TOPIC_EXCEPTION,
-    KafkaError._INVALID_ARG,  # noqa: SLF001
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,89 +69,6 @@ class AlterConfig(Action):
     config: Mapping[str, str]
 
 
-class KafkaAdmin:
-    """An admin client that remembers why its connections fail: calls alone only say that they timed out."""
-
-    def __init__(self, options: Mapping[str, str]) -> None:
-        self._last_error: KafkaError | None = None
-        self._cluster_id = ""
-        with mapped_errors(None):
-            self.client = AdminClient(self._client_options(options))
-
-    def _client_options(self, options: Mapping[str, str]) -> dict[str, Any]:
-        return {
-            **options,
-            "client.id": "sensorlog-operator",
-            "socket.connection.setup.timeout.ms": 5_000,
-            "reconnect.backoff.max.ms": 5_000,
-            "error_cb": self._on_error,
-            "log_level": 2,  # connection failures reach the condition; librdkafka's own lines would only repeat them
-        }
-
-    def _on_error(self, error: KafkaError) -> None:
-        self._last_error = error
-
-    def cluster_id(self) -> str:
-        """Return Kafka's own id of the cluster; asked once, because it never changes."""
-        if not self._cluster_id:
-            with mapped_errors(self):
-                future = self.client.describe_cluster(request_timeout=REQUEST_TIMEOUT_SECONDS)
-                self._cluster_id = future.result(REQUEST_TIMEOUT_SECONDS + 2).cluster_id
-        return self._cluster_id
-
-    def results(self, futures: Mapping[Any, "Future[Any]"]) -> dict[Any, Any]:
-        """Return what every future yields; PipelineError for the first that fails."""
-        with mapped_errors(self):
-            return {key: future.result(REQUEST_TIMEOUT_SECONDS + 2) for key, future in futures.items()}
-
-    def connection_error(self) -> KafkaError | None:
-        """Return the last error of a connection, forgetting it."""
-        self.client.poll(0)
-        error, self._last_error = self._last_error, None
-        return error
-
-
-def admin(options: Mapping[str, str]) -> KafkaAdmin:
-    """Return an admin client for librdkafka `options`, shared between pipelines that have the same ones."""
-    return _cached_admin(tuple(sorted(options.items())))
-
-
-@functools.lru_cache(maxsize=CACHED_CLIENTS)
-def _cached_admin(options: tuple[tuple[str, str], ...]) -> KafkaAdmin:
-    return KafkaAdmin(dict(options))
-
-
-@contextmanager
-def mapped_errors(kafka: KafkaAdmin | None) -> Iterator[None]:
-    """Turn Kafka's errors into PipelineErrors: this is the one place that knows both."""
-    try:
-        yield
-    except KafkaException as e:
-        raise _mapped(e.args[0], kafka) from e
-    except TimeoutError as e:
-        raise _mapped(KafkaError(KafkaError._TIMED_OUT), kafka) from e  # noqa: SLF001
-
-
-def _mapped(error: KafkaError, kafka: KafkaAdmin | None) -> PipelineError:
-    cause = (kafka.connection_error() if kafka else None) or error
-    if _AUTHENTICATION & {error.code(), cause.code()}:
-        return NeedsChangeError(
-            Reason.KAFKA_AUTHENTICATION_FAILED,
-            f"Kafka refused the connection or the right to do this ({cause.str()}). Check spec.kafka.security, the"
-            " Secrets it names and the user's ACLs.",
-        )
-    if error.code() in _REJECTED:
-        return NeedsChangeError(
-            Reason.KAFKA_REJECTED,
-            f"Kafka rejected the request ({error.str()}). Correct spec.kafka.",
-        )
-    return UnavailableError(
-        Reason.KAFKA_UNAVAILABLE,
-        f"Kafka does not answer ({cause.str()}). Check that the brokers of spec.kafka.bootstrapServers run and can be"
-        " reached from the operator; it keeps trying.",
-    )
-
-
 def desired(pipeline: Pipeline) -> tuple[DesiredTopic, ...]:
     """Return the two topics that a pipeline declares."""
     kafka = pipeline.spec.kafka
@@ -208,7 +102,7 @@ def _describe(kafka: KafkaAdmin, names: Sequence[str]) -> dict[str, Any]:
     for name, future in futures.items():
         with mapped_errors(kafka):
             try:
-                found[name] = future.result(REQUEST_TIMEOUT_SECONDS + 2)
+                found[name] = kafka.result(future)
             except KafkaException as e:
                 if e.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise
@@ -244,6 +138,7 @@ def _plan_topic(topic: DesiredTopic, observed: ObservedTopic | None) -> Iterator
         yield CreateTopic(
             f"create topic {topic.name} with {topic.partitions} partitions, {topic.replication_factor} copies each",
             topic,
+            creates=True,
         )
         return
     yield from _plan_partitions(topic, observed)
@@ -254,9 +149,24 @@ def _plan_topic(topic: DesiredTopic, observed: ObservedTopic | None) -> Iterator
             f" kafka-reassign-partitions. Do that, or set {topic.field}.replicationFactor back.",
             Reason.REPLICATION_FACTOR_CANNOT_CHANGE,
         )
-    if changed := {key: value for key, value in topic.config.items() if observed.config.get(key) != value}:
-        words = ", ".join(f"{key} from {observed.config.get(key)} to {value}" for key, value in changed.items())
-        yield AlterConfig(f"set {words} on topic {topic.name}", topic.name, changed)
+    for key, value in topic.config.items():
+        now = observed.config.get(key)
+        if now != value:
+            summary = f"set {key} from {now} to {value} on topic {topic.name}"
+            yield AlterConfig(summary, topic.name, {key: value}, risk=_risk(key, value, now))
+
+
+def _risk(key: str, value: str, now: str | None) -> str:
+    """Return what a configuration does that cannot be taken back."""
+    if key in ("retention.ms", "retention.bytes") and _limit(value) < _limit(now):
+        return "messages older or more than that are deleted within minutes, read or not."
+    if key == "cleanup.policy" and "compact" in value:
+        return "only the last message of each key is kept."
+    return ""
+
+
+def _limit(text: str | None) -> float:
+    return float("inf") if text in (None, "-1") else float(text)
 
 
 def _plan_partitions(topic: DesiredTopic, observed: ObservedTopic) -> Iterator[Action]:
@@ -265,6 +175,8 @@ def _plan_partitions(topic: DesiredTopic, observed: ObservedTopic) -> Iterator[A
             f"grow topic {topic.name} from {observed.partitions} to {topic.partitions} partitions",
             topic.name,
             topic.partitions,
+            risk=f"keys map to other partitions from then on, so a sensor's readings are no longer in order among"
+            f" themselves for a while; Kafka cannot take the {topic.partitions - observed.partitions} back.",
         )
     elif topic.partitions < observed.partitions:
         yield Refusal(
@@ -272,6 +184,17 @@ def _plan_partitions(topic: DesiredTopic, observed: ObservedTopic) -> Iterator[A
             f" cannot remove partitions. Set {topic.field}.partitions to {observed.partitions} or more.",
             Reason.PARTITIONS_CANNOT_SHRINK,
         )
+
+
+def partitions_after(actions: Iterable[Action], topic: str, before: int) -> int:
+    """Return how many partitions `topic` has once `actions` are done."""
+    for action in actions:
+        match action:
+            case CreateTopic(topic=made) if made.name == topic:
+                return made.partitions
+            case GrowPartitions(topic=name, partitions=partitions) if name == topic:
+                return partitions
+    return before
 
 
 @functools.singledispatch
@@ -286,7 +209,7 @@ def _(action: CreateTopic, kafka: KafkaAdmin) -> None:
     futures = kafka.client.create_topics([new], request_timeout=REQUEST_TIMEOUT_SECONDS)
     with mapped_errors(kafka):
         try:
-            futures[topic.name].result(REQUEST_TIMEOUT_SECONDS + 2)
+            kafka.result(futures[topic.name])
         except KafkaException as e:
             if e.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise

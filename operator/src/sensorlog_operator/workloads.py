@@ -225,6 +225,11 @@ def _quantity(text: str) -> Decimal | None:
         return None
 
 
+def executable(action: Action) -> bool:
+    """Return whether `apply` would do something."""
+    return isinstance(action, ApplyObject | RepairObject | HandOverReplicas | DeleteObject)
+
+
 def apply(kube: Kube, actions: Sequence[Action]) -> None:
     """Do what is no refusal, in order."""
     for action in actions:

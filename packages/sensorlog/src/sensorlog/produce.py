@@ -24,8 +24,9 @@ from typing import IO
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from sensorlog.credentials import CredentialsError, kafka_client_options
+from sensorlog.credentials import CredentialsError, mounted_kafka_options
 from sensorlog.pipeline import PipelineConfigError, read_pipeline_config
+from sensorlog.trouble import Trouble, in_words
 
 CONFIG = ("SENSORLOG_CONFIG", "/etc/sensorlog/pipeline/pipeline.json")
 """Variable that names the pipeline document in a service's container, and where it is without."""
@@ -72,7 +73,7 @@ def produce(
     Raises KafkaException where the options themselves do not fit.
     """
     outcomes: deque[Outcome] = deque()
-    trouble = _LastTrouble()
+    trouble = Trouble()
     producer = Producer({**_DEFAULTS, "message.timeout.ms": int(timeout * 1000), "error_cb": trouble.note, **options})
     for index, record in enumerate(records):
         _enqueue(producer, record, partial(_report, outcomes, trouble, index))
@@ -84,18 +85,9 @@ def produce(
     yield from _drain(outcomes)
 
 
-class _LastTrouble:
-    """What librdkafka last complained of: a record that timed out only says that it timed out."""
-
-    def __init__(self) -> None:
-        self._text = ""
-
-    def note(self, error: KafkaError) -> None:
-        self._text = error.str()
-
-    def explain(self, error: KafkaError) -> str:
-        # _ALL_BROKERS_DOWN and the like name the broker; the delivery error does not.
-        return f"{error.str()} ({self._text})" if self._text else str(error.str())
+def _explained(error: KafkaError, trouble: Trouble) -> str:
+    """Return why a record was not delivered: the error itself may only say that its time was up."""
+    return f"{error.str()} ({in_words(trouble.error)})" if trouble.error else str(error.str())
 
 
 def _enqueue(producer: Producer, record: Record, report: Callable[[KafkaError | None, Message | None], None]) -> None:
@@ -113,12 +105,12 @@ def _enqueue(producer: Producer, record: Record, report: Callable[[KafkaError | 
 
 def _report(
     outcomes: deque[Outcome],
-    trouble: _LastTrouble,
+    trouble: Trouble,
     index: int,
     error: KafkaError | None,
     _message: Message | None,
 ) -> None:
-    outcomes.append(Outcome(index, None if error is None else trouble.explain(error)))
+    outcomes.append(Outcome(index, None if error is None else _explained(error, trouble)))
 
 
 def _drain(outcomes: deque[Outcome]) -> Iterator[Outcome]:
@@ -138,7 +130,7 @@ def main(stdin: IO[str] = sys.stdin, stdout: IO[str] = sys.stdout) -> int:
     """Send what stands on `stdin` to this container's Kafka; return the process's exit status."""
     try:
         config = read_pipeline_config(_path(CONFIG))
-        options = kafka_client_options(config.kafka, _path(KAFKA_DIR))
+        options = mounted_kafka_options(config.kafka, _path(KAFKA_DIR))
         for outcome in produce(read_records(stdin), options):
             print(json.dumps(asdict(outcome)), file=stdout, flush=True)
     except (PipelineConfigError, CredentialsError, KafkaException) as e:

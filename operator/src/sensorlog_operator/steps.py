@@ -1,0 +1,257 @@
+"""The parts that a reconcile goes through. Each observes its part of the world, plans, and does what it is allowed.
+
+A further part is a further `Step` in `provisioning`: approval, drift, Events and conditions come by themselves.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+import structlog
+
+from sensorlog_operator import brokers, roles, schema, topics
+from sensorlog_operator.access import Access
+from sensorlog_operator.children import Keda
+from sensorlog_operator.claims import Claim, Claims
+from sensorlog_operator.conditions import ConditionType
+from sensorlog_operator.deletion import FINALIZER, set_finalizer
+from sensorlog_operator.errors import PipelineError, Reason, UnavailableError
+from sensorlog_operator.gate import Entry
+from sensorlog_operator.kube import Kube
+from sensorlog_operator.models import Pipeline
+from sensorlog_operator.plans import Action, Refusal
+from sensorlog_operator.report import Report
+from sensorlog_operator.reviewers import Reviewers
+from sensorlog_operator.secrets import Credentials
+from sensorlog_operator.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What the steps of one reconcile share."""
+
+    pipeline: Pipeline
+    kube: Kube
+    settings: Settings
+    claims: Claims
+    reviewers: Reviewers
+    credentials: Credentials
+    access: Access
+    keda: Keda
+    report: Report
+    cluster: Callable[[], str]
+    """Tells this Kubernetes cluster from others."""
+
+
+class Step:
+    """One part of a pipeline. All but `plan` may raise PipelineErrors, which become its conditions."""
+
+    name: str
+    conditions: tuple[ConditionType, ...] = ()
+    needs: tuple[ConditionType, ...] = ()
+    """Conditions without which nothing is done here."""
+
+    def __init__(self, shared: Round) -> None:
+        self._round = shared
+
+    def observe(self) -> None:
+        """Look at the world."""
+
+    def plan(self, pipeline: Pipeline) -> list[Action]:
+        """Return the steps from what was observed to what `pipeline` says, refusals among them. Changes nothing."""
+        raise NotImplementedError
+
+    def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:
+        """Do `actions`, which are of the plan; return what was done. `withheld` is what must not be done now."""
+        raise NotImplementedError
+
+    def blocked(self, report: Report) -> bool:
+        """Return whether this has to wait for the steps before."""
+        return not all(map(report.holds, self.needs))
+
+    def tell(self, report: Report) -> None:
+        """Note the conditions and status, where nothing was refused and nothing needed is missing."""
+
+    def close(self) -> None:
+        """Let go of what was opened."""
+
+
+class TopicStep(Step):
+    """The topics in Kafka."""
+
+    name = "topics"
+    conditions = ("TopicReady",)
+    partitions = 0
+    """Of the topic of readings; 0 where it does not exist, or was not looked at."""
+
+    def observe(self) -> None:
+        """Ask the brokers, once it is clear that the topics are ours to ask about."""
+        pipeline = self._round.pipeline
+        self._kafka = brokers.admin(self._round.credentials.kafka_options())
+        claim = Claim.of(pipeline, cluster_id=self._kafka.cluster_id())
+        self._round.claims.put(claim)
+        self._refusal = self._contested(claim)
+        names = [topic.name for topic in topics.desired(pipeline)]
+        self._observed = {} if self._refusal else topics.observe(self._kafka, names)
+        readings = self._observed.get(pipeline.spec.kafka.readings.topic)
+        self.partitions = readings.partitions if readings else 0
+
+    def _contested(self, claim: Claim) -> Refusal | None:
+        found = self._round.claims.senior(claim)
+        if found is None:
+            return None
+        senior, shared = found
+        return Refusal(
+            f"Topic {', '.join(sorted(shared))} belongs to the older pipeline {senior.key}. Name another topic in"
+            " spec.kafka, in a new resource because topics cannot be renamed, or delete that pipeline.",
+            Reason.TOPIC_OWNED_BY_ANOTHER,
+            blocking=True,
+        )
+
+    def plan(self, pipeline: Pipeline) -> list[Action]:
+        """Return what to create and to alter."""
+        return [self._refusal] if self._refusal else topics.plan(topics.desired(pipeline), self._observed)
+
+    def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:  # noqa: ARG002
+        """Create and alter."""
+        topics.apply(self._kafka, actions)
+        readings = self._round.pipeline.spec.kafka.readings.topic
+        self.partitions = topics.partitions_after(actions, readings, self.partitions)
+        if self.partitions:
+            self._round.report.status["topic"] = f"{readings} ({self.partitions})"
+        return list(actions)
+
+    def tell(self, report: Report) -> None:
+        """Name the topics."""
+        kafka = self._round.pipeline.spec.kafka
+        report.true("TopicReady", f"Topics {kafka.readings.topic} and {kafka.sensors.topic} are as declared.")
+
+    def lag(self, next_offsets: dict[int, int]) -> int | None:
+        """Return how many messages of readings are not stored, None where Kafka cannot say."""
+        topic = self._round.pipeline.spec.kafka.readings.topic
+        try:
+            return topics.lag(self._kafka, topic, self.partitions, next_offsets)
+        except PipelineError as e:
+            # A figure for people is no reason to fail; a topic made a second ago may not have leaders yet.
+            log.info("lag unknown", pipeline=self._round.pipeline.key, error=e.message)
+            return None
+
+
+class SchemaStep(Step):
+    """The schema and its tables."""
+
+    name = "schema"
+    conditions = ("SchemaReady",)
+
+    def __init__(self, shared: Round) -> None:
+        super().__init__(shared)
+        self._open = ExitStack()
+        self.connection: schema.Connection | None = None
+        """Open as long as the reconcile runs, for this step and those of the database after it."""
+
+    def observe(self) -> None:
+        """Read the catalogs."""
+        self.connection = self._open.enter_context(schema.connect(self._round.credentials.database_uri()))
+        self.observed = schema.observe(self.connection, self._round.pipeline.schema_name)
+
+    def plan(self, pipeline: Pipeline) -> list[Action]:
+        """Return what to create and to alter."""
+        return schema.plan(self._desired(pipeline), self.observed)
+
+    def _desired(self, pipeline: Pipeline) -> schema.DesiredSchema:
+        return schema.DesiredSchema(
+            name=pipeline.schema_name,
+            owner=schema.Owner(uid=pipeline.uid, pipeline=pipeline.key, cluster=self._round.cluster()),
+            measurements=tuple(m.name for m in pipeline.spec.measurements),
+            chunk_interval=pipeline.chunk_interval,
+            live_uids=self._round.claims.uids(),
+        )
+
+    def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:  # noqa: ARG002
+        """Execute in one transaction: all of it happens, or nothing."""
+        status = self._round.report.status
+        status["schema"] = self._round.pipeline.schema_name
+        status["timescaledb"] = f"{self.observed.timescaledb_version} ({self.observed.edition})"
+        if self.connection is not None:
+            schema.apply(self.connection, self._round.pipeline.schema_name, actions)
+        return list(actions)
+
+    def tell(self, report: Report) -> None:
+        """Say that the schema is as it should be."""
+        report.true("SchemaReady", f"Schema {self._round.pipeline.schema_name} is as declared.")
+
+    def next_offsets(self) -> dict[int, int]:
+        """Return what `schema.next_offsets` does for the topic of readings; nothing while the database is away."""
+        if self.connection is None:
+            return {}
+        topic = self._round.pipeline.spec.kafka.readings.topic
+        return schema.next_offsets(self.connection, self._round.pipeline.schema_name, topic)
+
+    def close(self) -> None:
+        """Close the connection; what goes wrong then does not matter any more."""
+        with suppress(PipelineError):
+            self._open.close()
+
+
+class AccessStep(Step):
+    """The roles that pods connect as, and their logins."""
+
+    name = "access"
+    conditions = ("AccessReady",)
+    needs = ("SchemaReady",)
+
+    def __init__(self, shared: Round, database: SchemaStep) -> None:
+        super().__init__(shared)
+        self._database = database
+        self._observed: roles.ObservedRoles | None = None
+        self._problems: Sequence[PipelineError] = ()
+
+    def observe(self) -> None:
+        """Read what roles there are."""
+        if self._database.connection is not None and self._round.access.managed:
+            self._observed = roles.observe(self._database.connection, self._round.pipeline.schema_name)
+
+    def plan(self, pipeline: Pipeline) -> list[Action]:
+        """Return what to do to roles. Logins change by themselves: the resource says how often."""
+        managed = pipeline.spec.timescale.access == "Managed"
+        return roles.plan(self._observed) if managed and self._observed is not None else []
+
+    def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:  # noqa: ARG002
+        """Bring roles and logins forward, unless something about the roles must wait."""
+        if withheld or self._database.connection is None:
+            return []
+        outcome = self._round.access.converge(self._database.connection)
+        self._problems = outcome.problems
+        return [*outcome.actions]
+
+    def tell(self, report: Report) -> None:
+        """Say how the pods get in; one that cannot yet leaves the other alone."""
+        report.true("AccessReady", self._round.access.description())
+        for problem in self._problems:
+            report.not_yet("AccessReady", problem.reason, problem.message)
+            report.retry |= isinstance(problem, UnavailableError)
+
+
+class ArmDeletion(Step):
+    """Lets the deletion of the resource delete data too: our finalizer is what says that a person approved it."""
+
+    name = "deletion"
+
+    def plan(self, pipeline: Pipeline) -> list[Action]:
+        """Return the step that makes deletion dangerous, where it is not yet."""
+        if pipeline.spec.deletion_policy != "Delete" or FINALIZER in self._round.pipeline.finalizers:
+            return []
+        kafka = pipeline.spec.kafka
+        what = f"topics {kafka.readings.topic} and {kafka.sensors.topic} and schema {pipeline.schema_name}"
+        risk = "then every reading is gone for good. Until this is approved, deleting the resource leaves them."
+        return [Action(f"delete {what} when the resource is deleted", risk=risk, dangerous=True)]
+
+    def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:  # noqa: ARG002
+        """Set the finalizer; take it away as soon as the resource says Retain, which needs no approval."""
+        if self._round.pipeline.spec.deletion_policy == "Retain":
+            set_finalizer(self._round.kube, self._round.pipeline, wanted=False)
+        elif actions:
+            set_finalizer(self._round.kube, self._round.pipeline, wanted=True)
+        return list(actions)
