@@ -4,13 +4,16 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
+from prometheus_client import Counter
 from psycopg import Cursor
+from psycopg.errors import InsufficientPrivilege, UndefinedColumn, UndefinedTable
 
 from sensorlog_query.calls import Call
 from sensorlog_query.database import Database
 from sensorlog_query.errors import InvalidArgumentError, LimitError
 from sensorlog_query.microseconds import Moment
 from sensorlog_query.readings import Row, cursor
+from sensorlog_query.rollups import Rollups
 from sensorlog_query.sql import ZONES, Statements
 from sensorlog_query.validation import MAX_BUCKETS, UTC, Alignment, BucketsQuery
 
@@ -21,9 +24,11 @@ SHORTEST_PIECE = timedelta(minutes=30)
 class Averages:
     """Answers about buckets."""
 
-    def __init__(self, database: Database, statements: Statements) -> None:
+    def __init__(self, database: Database, statements: Statements, rolled_up: Counter) -> None:
         self._database = database
         self._statements = statements
+        self._rollups = Rollups(statements)
+        self._rolled_up = rolled_up
         self._zones: frozenset[str] = frozenset()
 
     def buckets(self, call: Call, query: BucketsQuery) -> list[Row]:
@@ -31,10 +36,19 @@ class Averages:
 
         By start and sensor. LimitError above MAX_BUCKETS, InvalidArgumentError for a zone the database does not know.
         """
+        try:
+            return self._answer(call, query)
+        except (UndefinedTable, UndefinedColumn, InsufficientPrivilege):
+            # A rollup that was there a moment ago is gone or being made again: the readings know as much.
+            if not self._rollups.forget():
+                raise
+        return self._answer(call, query, with_rollups=False)
+
+    def _answer(self, call: Call, query: BucketsQuery, *, with_rollups: bool = True) -> list[Row]:
         with self._database.transaction(call) as connection:
             rows = cursor(connection)
             self._check_zone(rows, query.zone)
-            found = self._found(rows, query)
+            found = self._found(rows, query, with_rollups=with_rollups)
             return self._filled(rows, query, found) if query.fill_gaps else found
 
     def _check_zone(self, rows: Cursor[Row], zone: str) -> None:
@@ -46,12 +60,18 @@ class Averages:
         if zone not in self._zones:
             raise InvalidArgumentError("time_zone", f"{zone!r} is not known; must be an IANA name like Europe/Berlin")
 
-    def _found(self, rows: Cursor[Row], query: BucketsQuery) -> list[Row]:
+    def _found(self, rows: Cursor[Row], query: BucketsQuery, *, with_rollups: bool) -> list[Row]:
         selection = query.selection
-        statement = self._statements.buckets(
-            query.alignment, query.aggregates, of_sensors=bool(selection.sensor_ids), per_sensor=query.per_sensor
-        )
         parameters = {**_parameters(query), "sensor_ids": list(selection.sensor_ids), "limit": MAX_BUCKETS + 1}
+        stitch = self._rollups.stitch(rows, query) if with_rollups else None
+        if stitch is None:
+            statement = self._statements.buckets(
+                query.alignment, query.aggregates, of_sensors=bool(selection.sensor_ids), per_sensor=query.per_sensor
+            )
+        else:
+            statement = self._rollups.statement(stitch, query)
+            parameters |= stitch.parameters()
+            self._rolled_up.labels(stitch.view).inc()
         found = rows.execute(statement, parameters).fetchall()
         if len(found) > MAX_BUCKETS:
             raise LimitError(f"more than {MAX_BUCKETS} buckets; narrow the range or widen bucket_seconds")

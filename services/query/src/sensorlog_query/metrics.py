@@ -28,6 +28,12 @@ class Metrics:
             "sensorlog_query_requests_in_flight", "Calls at work now.", ["method"], registry=registry
         )
         self.rows = Counter("sensorlog_query_rows_returned", "Rows sent to callers.", ["method"], registry=registry)
+        self.rolled_up = Counter(
+            "sensorlog_query_rollup_answers",
+            "Calls about buckets that a rollup answered, all or in part.",
+            ["rollup"],
+            registry=registry,
+        )
         self.database_up = Gauge(
             "sensorlog_query_database_up", "1 when the pipeline's tables can be read.", registry=registry
         )

@@ -115,7 +115,7 @@ class QueryServer:
     def _logger(self, pipeline: PipelineConfig, names: tuple[str, ...], statements: Statements) -> Logger:
         answers = Answers(
             Readings(self.database, statements),
-            Averages(self.database, statements),
+            Averages(self.database, statements, self._metrics.rolled_up),
             Exports(self.database, statements, self._settings.max_exports, self._settings.export_stall_seconds),
         )
         return Logger(
