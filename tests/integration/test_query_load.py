@@ -15,6 +15,7 @@ import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_status import rpc_status
 
+from sensorlog.client import Client
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog.rpc.logger_pb2_grpc import LoggerStub
 from support.database import Database
@@ -213,6 +214,26 @@ def test_a_reader_who_is_slow_is_no_stalled_one(start_service: Any, pipeline: Pi
         with _stream(query.stub) as stream:
             assert sum(_slow_length(message, pause=0.5) for message in stream) == many
         assert time.monotonic() - started > 4
+
+
+def test_the_python_client_goes_on_after_a_pause(start_service: Any, pipeline: Pipeline, many: int) -> None:
+    """A program that reads nothing for too long loses its stream, and no reading."""
+    resumed: list[int] = []
+    with (
+        query_service(start_service, pipeline, SENSORLOG_EXPORT_STALL_SECONDS="1") as query,
+        Client(query.target) as client,
+    ):
+        blocks = iter(client.export(on_resumed=lambda ts, _: resumed.append(ts)))
+        first = next(blocks)
+        ended = {"method": "ExportSensorData", "code": "CANCELLED"}
+        wait_for_value(
+            lambda: query.process.metric("sensorlog_query_requests_total", ended),
+            1.0,
+            deadline=15,
+            what="streams that the service ended",
+        )
+        assert len(first) + sum(map(len, blocks)) == many
+    assert len(resumed) == 1
 
 
 def test_a_database_that_hangs_does_not_keep_calls(query: QueryService, many: int, database: Database) -> None:

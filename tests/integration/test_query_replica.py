@@ -12,8 +12,11 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status import rpc_status
 from psycopg.conninfo import make_conninfo
+from typer.testing import CliRunner
 
+from sensorlog.client import Client, StaleError
 from sensorlog.rpc import logger_pb2 as pb
+from sensorlog_cli.app import app
 from support.containers import ContainerEngine
 from support.database import ReplicatedDatabase, replicated_database
 from support.kafka import KafkaBroker
@@ -58,8 +61,9 @@ class Replicated:
         directory = self.pipeline.directory / "primary"
         directory.mkdir(exist_ok=True)
         (directory / "uri").write_text(_as_reader(self.pair.primary.uri))
-        primary = {"SENSORLOG_PRIMARY_DIR": str(directory)} if may_ask_primary else {}
-        with query_service(self.start, self.pipeline, **primary, **settings) as service:
+        if may_ask_primary:
+            settings["SENSORLOG_PRIMARY_DIR"] = str(directory)
+        with query_service(self.start, self.pipeline, wait=True, **settings) as service:
             yield service
 
     def store(self, *, ts: int = SEED_TS) -> float:
@@ -188,7 +192,7 @@ def test_older_data_than_a_call_accepts_are_refused(replica: Replicated, method:
         assert "max-staleness-ms 1500" in str(caught.value.details())
         told = _detail(caught.value, ErrorInfo()).metadata
         assert int(told["staleness_ms"]) >= behind.staleness
-        trailing: dict[str, Any] = dict(caught.value.trailing_metadata())
+        trailing = {each.key: each.value for each in caught.value.trailing_metadata()}
         assert trailing["staleness-ms"] == told["staleness_ms"]
         assert _ask(query, method, accepted=60_000).staleness > BEHIND_MS
 
@@ -274,6 +278,36 @@ def test_a_bound_that_is_none_is_refused(replica: Replicated, values: list[str])
         query.stub.ListSensor(pb.ListSensorReq(), metadata=metadata)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert _detail(caught.value, BadRequest()).field_violations[0].field == "max-staleness-ms"
+
+
+def test_the_python_client_knows_how_old_an_answer_may_be(replica: Replicated) -> None:
+    """In seconds, from pages and from exports; and asks for less."""
+    with replica.served() as query, Client(query.target) as client:
+        assert client.staleness is None
+        assert len(client.latest()) == 1
+        assert (client.staleness or 0) > 0
+        with replica.pair.replay_paused():
+            replica.store()
+            behind = _older_than(query, BEHIND_MS).staleness / 1000
+            assert sum(map(len, client.export())) == 1
+            assert (client.staleness or 0) >= behind
+            with Client(query.target, max_staleness=BEHIND_MS / 1000) as demanding, pytest.raises(StaleError) as caught:
+                list(demanding.export())
+            assert (caught.value.staleness or 0) >= behind
+
+
+def test_the_command_line_shows_nothing_older_than_it_may(replica: Replicated) -> None:
+    """It ends with 1, and says why."""
+    with replica.served() as query, replica.pair.replay_paused():
+        replica.store()
+        _older_than(query, BEHIND_MS)
+        results = {
+            age: CliRunner().invoke(app, ["latest", "--endpoint", query.target, "-o", "json", "--max-staleness", age])
+            for age in ("1h", "1500ms", "0s")
+        }
+        assert [results[age].exit_code for age in results] == [0, 1, 1]
+        assert "max-staleness-ms 1500" in results["1500ms"].stderr
+        assert results["1500ms"].stdout == ""
 
 
 def _detail(error: grpc.RpcError, into: Any) -> Any:

@@ -23,6 +23,7 @@ from sensorlog.client import (
     Retries,
     SensorLogError,
     ServiceError,
+    StaleError,
     UnavailableError,
     UnsupportedError,
 )
@@ -34,6 +35,7 @@ KINDS = {
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: LimitError,
+    grpc.StatusCode.FAILED_PRECONDITION: StaleError,
     grpc.StatusCode.UNAUTHENTICATED: AccessError,
     grpc.StatusCode.PERMISSION_DENIED: AccessError,
     grpc.StatusCode.UNIMPLEMENTED: UnsupportedError,
@@ -109,6 +111,19 @@ def test_a_limit_says_when_to_come_back(
     with pytest.raises(LimitError) as caught:
         client.latest()
     assert caught.value.retry_after == seconds
+
+
+@pytest.mark.parametrize(("staleness", "seconds"), [("5250", 5.25), ("0", 0.0), ("soon", None), ("", None)])
+def test_a_replica_that_is_too_old_says_how_old(
+    failing: tuple[FailingLogger, Client], staleness: str, seconds: float | None
+) -> None:
+    """In seconds, as everything here."""
+    logger, client = failing
+    logger.code = grpc.StatusCode.FAILED_PRECONDITION
+    logger.trailing = (("staleness-ms", staleness),) if staleness else ()
+    with pytest.raises(StaleError) as caught:
+        client.latest()
+    assert caught.value.staleness == seconds
 
 
 def test_every_error_of_a_call_is_one_of_the_tree() -> None:

@@ -11,7 +11,7 @@ from sensorlog.measurements import Measurement
 from sensorlog.timestamps import TimestampUnit
 from sensorlog_cli.cluster import Cluster
 from sensorlog_cli.errors import UsageError
-from sensorlog_cli.options import QueryOptions
+from sensorlog_cli.options import QueryOptions, seconds
 from sensorlog_cli.output import Row
 
 RETRIES = Retries(attempts=3)
@@ -65,6 +65,7 @@ def _client(options: QueryOptions, address: str, unit: TimestampUnit, server_nam
             retries=RETRIES,
             tls=tls,
             metadata=[("authorization", f"Bearer {token}")] if token else (),
+            max_staleness=None if options.max_staleness is None else seconds(options.max_staleness),
         )
     except OSError as e:
         raise UsageError(f"cannot read {e.filename}: {e.strerror}") from e

@@ -50,6 +50,16 @@ def check_duration(text: str | None) -> str | None:
     return text
 
 
+def check_age(text: str | None) -> str | None:
+    """Return `text`; a usage error when it is no duration. None at all passes, and so does nothing, `0s`."""
+    if text is not None:
+        try:
+            durations.milliseconds(text)
+        except ValueError as e:
+            raise typer.BadParameter(str(e)) from e
+    return text
+
+
 def seconds(text: str) -> float:
     """Return a duration that `check_duration` has passed in seconds."""
     return durations.milliseconds(text) / 1000
@@ -127,6 +137,15 @@ class QueryOptions(PipelineOptions):
     ] = ""
     token_file: Annotated[
         str | None, typer.Option("--token-file", metavar="FILE", help="Bearer token to show; needs TLS.")
+    ] = None
+    max_staleness: Annotated[
+        str | None,
+        typer.Option(
+            "--max-staleness",
+            callback=check_age,
+            metavar="DURATION",
+            help="How old an answer may be where the service reads from a replica, like 5s; 0s is the primary alone.",
+        ),
     ] = None
 
 

@@ -21,6 +21,7 @@ from sensorlog.client.errors import (
     MissingExtraError,
     SensorLogError,
     ServiceError,
+    StaleError,
     UnavailableError,
     UnsupportedError,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "Sensor",
     "SensorLogError",
     "ServiceError",
+    "StaleError",
     "Tls",
     "UnavailableError",
     "UnsupportedError",

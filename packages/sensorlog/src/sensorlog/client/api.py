@@ -24,6 +24,8 @@ from sensorlog.rpc import logger_pb2 as pb
 from sensorlog.rpc.logger_pb2_grpc import LoggerStub
 from sensorlog.timestamps import EPOCH, PER_SECOND, TimestampUnit
 
+MAX_STALENESS = "max-staleness-ms"
+
 MAX_PAGE_SIZE = 10_000
 """The most that the contract allows in one reply."""
 
@@ -46,6 +48,9 @@ class Client:
     soon as `retries` are used up, so that a wrong address shows in seconds. A program that must outlast any outage
     shorter than its timeout sets it.
 
+    `max_staleness` is how old an answer may be, in seconds, where the service reads from a replica: it refuses with
+    StaleError, or asks the primary, rather than give an older one. 0 is for the primary alone.
+
     Every method raises the errors of `sensorlog.client.errors`. A client may be used by many threads.
     """
 
@@ -60,10 +65,12 @@ class Client:
         tls: Tls | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Metadata = (),
+        max_staleness: float | None = None,
     ) -> None:
         self.timestamp_unit: TimestampUnit = timestamp_unit
         self._channel = open_channel(target, retries=retries, tls=tls, credentials=credentials)
-        self._calls = Calls(LoggerStub(self._channel), timeout, wait_for_ready, metadata)
+        bound = () if max_staleness is None else ((MAX_STALENESS, str(int(max_staleness * 1000))),)
+        self._calls = Calls(LoggerStub(self._channel), timeout, wait_for_ready, (*metadata, *bound))
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +83,14 @@ class Client:
     def close(self) -> None:
         """Give the connection back; calls under way are cancelled."""
         self._channel.close()
+
+    @property
+    def staleness(self) -> float | None:
+        """How old the last answer that this thread got may be, in seconds: 0 from a primary, None before the first.
+
+        An export's is that of its beginning, and there when it is at its end.
+        """
+        return self._calls.last.staleness
 
     def list_sensors(self) -> Iterator[Sensor]:
         """Yield every sensor that announced itself, by id, page by page as they are taken."""

@@ -5,6 +5,7 @@ SensorLogError
 ├── UnavailableError        UNAVAILABLE          service or database is away; calls were retried already
 ├── DeadlineError           DEADLINE_EXCEEDED    narrow the range or allow more time
 ├── LimitError              RESOURCE_EXHAUSTED   above a limit of the service; `retry_after` where it says when
+├── StaleError              FAILED_PRECONDITION  the replica's data may be older than `max_staleness`
 ├── AccessError             UNAUTHENTICATED, PERMISSION_DENIED
 ├── UnsupportedError        UNIMPLEMENTED        not a SensorLog query service, or an older one
 ├── ServiceError            anything else        a fault of the service; the message has what its log knows it by
@@ -15,6 +16,7 @@ SensorLogError
 import grpc
 
 STATUS_DETAILS = "grpc-status-details-bin"
+STALENESS = "staleness-ms"
 PUSHBACK = "grpc-retry-pushback-ms"
 """Trailing metadata of https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback"""
 
@@ -56,6 +58,14 @@ class LimitError(CallError):
     def __init__(self, code: grpc.StatusCode, details: str, retry_after: float | None = None) -> None:
         super().__init__(code, details)
         self.retry_after = retry_after
+
+
+class StaleError(CallError):
+    """The service reads from a replica that is too far behind. `staleness` is how old at most, in seconds."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, staleness: float | None = None) -> None:
+        super().__init__(code, details)
+        self.staleness = staleness
 
 
 class AccessError(CallError):
@@ -118,7 +128,9 @@ def mapped(error: grpc.RpcError) -> CallError:
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return InvalidRequestError(code, details, _field(trailing.get(STATUS_DETAILS, b"")))
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return LimitError(code, details, _seconds(trailing.get(PUSHBACK)))
+        return LimitError(code, details, seconds_of(trailing.get(PUSHBACK)))
+    if code is grpc.StatusCode.FAILED_PRECONDITION:
+        return StaleError(code, details, seconds_of(trailing.get(STALENESS)))
     return _KINDS.get(code, ServiceError)(code, details)
 
 
@@ -135,10 +147,13 @@ def _field(serialised: str | bytes) -> str:
     return ""
 
 
-def _seconds(pushback: str | bytes | None) -> float | None:
-    """Return a pushback in seconds; None where there is none, and for a negative one, which says not to retry."""
+def seconds_of(milliseconds_text: str | bytes | None) -> float | None:
+    """Return a value of trailing metadata in seconds; None where there is none.
+
+    None also for a negative one: as a pushback it says not to retry.
+    """
     try:
-        milliseconds = int(pushback or -1)
+        milliseconds = int(milliseconds_text or -1)
     except ValueError:
         return None
     return milliseconds / 1000 if milliseconds >= 0 else None

@@ -6,9 +6,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import grpc
+
 from sensorlog.client.blocks import Block, block_of, empty, joined, whole_moments
 from sensorlog.client.calls import Calls
-from sensorlog.client.errors import CallError, ExportInterruptedError, UnavailableError
+from sensorlog.client.errors import CallError, ExportInterruptedError
 from sensorlog.client.extras import require
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog.timestamps import TimestampUnit
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 8.0
 """Seconds between the end of a stream and its continuation; each pause is twice the one before."""
+
+RESUMABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+"""Codes of a stream that can be continued. The service cancels one that is not read for long: it keeps others out."""
 
 OnResumed = Callable[[int, CallError], None]
 """Hears from which `ts` on an export is continued, and why it had ended."""
@@ -122,10 +127,10 @@ class _Reader:
                     for block in whole_moments(stream):
                         self._note(block)
                         yield block
-            except UnavailableError as e:
-                self._recover(e)
             except CallError as e:
-                raise self._final(e) from e
+                if e.code not in RESUMABLE:
+                    raise self._final(e) from e
+                self._recover(e)
             else:
                 return
 
@@ -153,7 +158,7 @@ class _Reader:
         end = self._export.selection.end
         return self._last is not None and end is not None and self._last[0] + 1 >= end
 
-    def _recover(self, error: UnavailableError) -> None:
+    def _recover(self, error: CallError) -> None:
         """Wait a little before the next stream; raise where it was enough, or nothing has come at all.
 
         The beginning of a stream is retried by gRPC like any other call.
