@@ -258,6 +258,7 @@ def test_aggregates_have_columns_and_keys(served: Served) -> None:
         (["readings", "--start", "5", "--since", "5m"], 2, "--since and --start"),
         (["readings", "--since", "5x"], 2, "is not a duration"),
         (["readings", "--limit", "0"], 2, "--limit"),
+        (["latest", "--max-staleness", "soon"], 2, "is not a duration"),
         (["averages", "--bucket", "1500ms"], 2, "not in whole seconds"),
     ],
 )

@@ -44,6 +44,7 @@ def test_the_environment_and_the_command_line_set_the_same(monkeypatch: pytest.M
         ("SENSORLOG_AUTH", "kubernetes", "auth_audience: kubernetes needs the audience"),
         ("SENSORLOG_CONFIG", "/nowhere.json", "cannot read the pipeline document /nowhere.json"),
         ("SENSORLOG_DATABASE_DIR", "/nowhere", "cannot read /nowhere/uri"),
+        ("SENSORLOG_PRIMARY_DIR", "/nowhere", "cannot read /nowhere/uri"),
     ],
 )
 def test_a_bad_setting_ends_the_process_with_2_and_one_line(
