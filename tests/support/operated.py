@@ -188,6 +188,31 @@ class OperatedPipeline:
         assert found is not None
         return found
 
+    def status(self) -> Object:
+        """Return the resource's status."""
+        found: Object = self.get().get("status") or {}
+        return found
+
+    def pending_plan(self, *words: str) -> Object:
+        """Wait until a plan waits for approval that says all of these words in its summaries; return it."""
+
+        def waits(plan: Object) -> bool:
+            said = "\n".join(action["summary"] for action in plan.get("actions", ()))
+            return bool(plan) and not plan["approved"] and all(word in said for word in words)
+
+        return wait_until(lambda: self.status().get("plan") or {}, waits, deadline=45, what=f"a plan to {words}")
+
+    def approve(self, *words: str) -> Object:
+        """Approve the plan that waits, once it says these words; return it."""
+        plan = self.pending_plan(*words)
+        self.server.merge(self.path, {"metadata": {"annotations": {"sensorlog.dev/approve": plan["hash"]}}})
+        return plan
+
+    def approve_deletion(self) -> None:
+        """Let the deletion of the resource take its data too."""
+        self.approve("when the resource is deleted")
+        wait_until(lambda: self.get()["metadata"].get("finalizers"), deadline=45, what="the finalizer")
+
     def child(self, api: str, plural: str, component: str) -> Object | None:
         """Return a component's child, None where it does not exist."""
         return self.server.find(f"{api}/namespaces/{self.namespace}/{plural}/{self.name}-{component}")

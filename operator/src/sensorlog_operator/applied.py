@@ -99,7 +99,7 @@ def _plan_pending(pipeline: Pipeline, decision: Decision) -> Condition:
 def _drifted(decision: Decision) -> Condition:
     if not decision.reported:
         return Condition("Drifted", status=False, reason=Reason.NO_DRIFT, message="Nothing is left that was changed.")
-    message = f"Changed by hand, and left so because spec.driftPolicy is Report; to do: {_named(decision.reported)}."
+    message = f"Changed by hand and left so; what would set it back: {_named(decision.reported)}"
     return Condition("Drifted", status=True, reason=Reason.DRIFT_FOUND, message=message)
 
 

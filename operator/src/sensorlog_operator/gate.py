@@ -7,7 +7,7 @@ An action is *drift* when the resource as last applied asks for it too: then the
     drift      is repaired or reported, as spec.driftPolicy says
     upkeep     is done
     dangerous  waits for approval always
-    refusal    is told, never done
+    refusal    is told, never done; one about drift is reported as drift too
 
 An approval names a plan's hash. Once it was found, the plan is kept in status until all of it is done: what is left of
 it stays approved, also for an operator that starts again in the middle.
@@ -33,6 +33,7 @@ class Nature(StrEnum):
     DRIFT = "Drift"
     UPKEEP = "Upkeep"
     REFUSED = "Refused"
+    IRREPARABLE = "Irreparable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,10 @@ class Proposal:
 
     def nature(self, action: Action) -> Nature:
         """Return why an action is planned."""
+        known = action in self.baseline
         if isinstance(action, Refusal):
-            return Nature.REFUSED
-        if action not in self.baseline:
+            return Nature.IRREPARABLE if known else Nature.REFUSED
+        if not known:
             return Nature.CHANGE
         return Nature.UPKEEP if action.upkeep else Nature.DRIFT
 
@@ -127,8 +129,8 @@ class Decision:
     def allowed(self, step: str) -> list[Action]:
         """Return what is done of a step, in order."""
         withheld = self.withheld(step)
-        mine = [e for e in self.entries if e.step == step and e.nature is not Nature.REFUSED]
-        return [entry.action for entry in mine if entry not in withheld]
+        mine = [entry for entry in self.entries if entry.step == step and entry not in withheld]
+        return [entry.action for entry in mine if not isinstance(entry.action, Refusal)]
 
     def to_status(self) -> dict[str, Any]:
         """Return status.plan."""
@@ -146,7 +148,8 @@ def decide(pipeline: Pipeline, proposals: Iterable[Proposal]) -> Decision:
     entries = [
         Entry(proposal.step, action, proposal.nature(action)) for proposal in proposals for action in proposal.actions
     ]
-    reported = [entry for entry in entries if entry.nature is Nature.DRIFT and pipeline.spec.drift_policy == "Report"]
+    left = {Nature.IRREPARABLE, *([Nature.DRIFT] if pipeline.spec.drift_policy == "Report" else [])}
+    reported = [entry for entry in entries if entry.nature in left]
     asking = [entry for entry in entries if entry not in reported and _asks(pipeline, entry)]
     if not asking:
         return Decision(entries, reported=reported)
@@ -159,7 +162,7 @@ def decide(pipeline: Pipeline, proposals: Iterable[Proposal]) -> Decision:
 
 
 def _asks(pipeline: Pipeline, entry: Entry) -> bool:
-    if entry.nature is Nature.REFUSED:
+    if isinstance(entry.action, Refusal):
         return False
     return entry.action.dangerous or (pipeline.spec.approval == "Manual" and entry.nature is Nature.CHANGE)
 

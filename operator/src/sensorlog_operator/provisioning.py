@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sensorlog_operator import gate
 from sensorlog_operator.children_step import ChildrenStep
 from sensorlog_operator.errors import PipelineError, Reason
+from sensorlog_operator.features_step import FeaturesStep
 from sensorlog_operator.gate import Decision, Entry, Nature, Proposal
 from sensorlog_operator.models import Pipeline
 from sensorlog_operator.plans import Refusal
@@ -24,6 +25,7 @@ class Provisioning:
         self._steps: Sequence[Step] = (
             self._topics,
             self._schema,
+            FeaturesStep(shared, self._schema),  # before access: pods may read a rollup as soon as it is there
             AccessStep(shared, self._schema),
             ChildrenStep(shared),
             ArmDeletion(shared),
