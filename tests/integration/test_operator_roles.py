@@ -174,7 +174,7 @@ def test_a_view_that_comes_later_can_be_read_after_the_next_reconcile(owned: Pip
     with session(uri, owned) as reader:
         refused(reader, "SELECT * FROM later")
         assert creator.provision(owned) == [
-            f"grant SELECT on table {owned.schema}.later to {names_of(owned).group('query')}"
+            f"grant to {names_of(owned).group('query')}: SELECT on table {owned.schema}.later"
         ]
         assert reader.execute("SELECT one FROM later").fetchone() == (1,)
 
@@ -191,7 +191,7 @@ def test_rights_and_attributes_given_by_hand_are_taken_back(
     # Only who could give such an attribute can take it away.
     assert Admin(database.uri).provision(owned) == [
         f"take privileged attributes from {login}",
-        f"revoke DELETE, TRUNCATE on table {owned.schema}.sensor_data from {writer}",
+        f"revoke from {writer}: DELETE, TRUNCATE on table {owned.schema}.sensor_data",
     ]
     assert Admin(database.uri).provision(owned) == []
 

@@ -63,16 +63,24 @@ def test_an_empty_database_gets_six_roles_and_their_rights() -> None:
         for component in roles.COMPONENTS
         for name in (NAMES.group(component), *NAMES.logins(component).values())
     ]
-    assert sum(step.startswith("mark role") for step in plan) == len(NAMES.every())
-    assert f"grant INSERT, SELECT on table plant.sensor_data to {WRITER}" in plan
-    assert f"grant SELECT on table plant.sensor_data to {READER}" in plan
-    assert f"grant USAGE on schema plant to {READER}" in plan
+    details = [action.detail for action in roles.plan(EMPTY)]
+    assert sum("COMMENT ON ROLE" in detail for detail in details) == len(NAMES.every())
+    assert plan[-1] == (
+        f"grant to {WRITER}: USAGE on schema plant; DELETE, INSERT, SELECT, UPDATE on table plant.dead_letters;"
+        " DELETE, INSERT, SELECT, UPDATE on table plant.ingest_batches;"
+        " INSERT, SELECT, UPDATE on table plant.ingest_offsets; INSERT, SELECT on table plant.sensor_data;"
+        " INSERT, SELECT, UPDATE on table plant.sensors"
+    )
+    assert plan[-2] == (
+        f"grant to {READER}: USAGE on schema plant; SELECT on table plant.ingest_batches;"
+        " SELECT on table plant.ingest_offsets; SELECT on table plant.sensor_data; SELECT on table plant.sensors"
+    )
 
 
 def test_a_new_table_can_be_read_but_not_written() -> None:
     """A rollup, for instance: its rights come with the next reconcile."""
     observed = provisioned(relations=TABLES | {"sensor_data_30m"})
-    assert summaries(observed) == [f"grant SELECT on table plant.sensor_data_30m to {READER}"]
+    assert summaries(observed) == [f"grant to {READER}: SELECT on table plant.sensor_data_30m"]
 
 
 def test_readers_do_not_see_dead_letters() -> None:
@@ -83,19 +91,19 @@ def test_readers_do_not_see_dead_letters() -> None:
 def test_a_right_granted_by_hand_is_taken_away() -> None:
     """So that least privilege lasts."""
     extra = provisioned().privileges | {("table", "sensor_data", WRITER, "TRUNCATE")}
-    assert summaries(provisioned(privileges=extra)) == [f"revoke TRUNCATE on table plant.sensor_data from {WRITER}"]
+    assert summaries(provisioned(privileges=extra)) == [f"revoke from {WRITER}: TRUNCATE on table plant.sensor_data"]
 
 
 def test_a_right_granted_to_a_login_itself_is_taken_away() -> None:
     """Rights are the group's."""
     extra = provisioned().privileges | {("schema", "plant", READER_A, "CREATE")}
-    assert summaries(provisioned(privileges=extra)) == [f"revoke CREATE on schema plant from {READER_A}"]
+    assert summaries(provisioned(privileges=extra)) == [f"revoke from {READER_A}: CREATE on schema plant"]
 
 
 def test_a_right_taken_away_comes_back() -> None:
     """And is named."""
     less = provisioned().privileges - {("table", "sensors", WRITER, "UPDATE")}
-    assert summaries(provisioned(privileges=less)) == [f"grant UPDATE on table plant.sensors to {WRITER}"]
+    assert summaries(provisioned(privileges=less)) == [f"grant to {WRITER}: UPDATE on table plant.sensors"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,7 @@ def test_a_role_changed_by_hand_is_set_back(name: str, changes: dict[str, Any], 
 def test_connecting_is_granted_where_not_everybody_may() -> None:
     """The right is PUBLIC's unless somebody took it away."""
     observed = provisioned(may_connect=frozenset({READER}))
-    assert summaries(observed) == [f"grant CONNECT on database readings to {WRITER}"]
+    assert summaries(observed) == [f"grant to {WRITER}: CONNECT on database readings"]
 
 
 @pytest.mark.parametrize("comment", [None, "ours!", Mark("readings", "another").to_comment()])

@@ -104,16 +104,20 @@ class Access:
             return f"The login of {' and '.join(changing)} changes: the old one stays good until no pod uses it."
         return "Ingest and query have a login of their own with no more rights than they need."
 
-    def converge(self, connection: schema.Connection) -> Outcome:
-        """Bring roles, logins and Secrets forward as far as can be now. PipelineErrors where it is no component's."""
+    def converge(self, connection: schema.Connection, *, change_roles: bool = True) -> Outcome:
+        """Bring roles, logins and Secrets forward as far as can be now. PipelineErrors where it is no component's.
+
+        Without `change_roles` the logins that there are go on: a rotation does not wait for what a person looks at.
+        """
         outcome = Outcome()
-        if self.managed:
-            outcome.actions, observed = role_changes.provision(connection, self._pipeline.schema_name)
-            if any(isinstance(action, Refusal) for action in outcome.actions):
-                return outcome
-        elif any(self._held(component).passwords for component in COMPONENTS):
-            observed = observe(connection, self._pipeline.schema_name)
+        if not self.managed and not any(self._held(component).passwords for component in COMPONENTS):
+            return outcome
+        if self.managed and change_roles:
+            actions, observed = role_changes.provision(connection, self._pipeline.schema_name)
+            outcome.actions = [action for action in actions if not isinstance(action, Refusal)]
         else:
+            observed = observe(connection, self._pipeline.schema_name)
+        if not observed.complete:
             return outcome
         for component in COMPONENTS:
             try:

@@ -9,7 +9,8 @@ which schema it is: whoever owns the schema owns its roles. One of our name with
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -127,6 +128,11 @@ class ObservedRoles:
     privileges: frozenset[Privilege] = frozenset()
     may_connect: frozenset[str] = frozenset()
 
+    @property
+    def complete(self) -> bool:
+        """Whether all six roles are there, and ours."""
+        return len(self.roles) == len(self.names.every()) and not list(_strangers(self))
+
     def fingerprints(self, component: Component) -> dict[Slot, str]:
         """Return of each login that is let in which password it has."""
         logins = {slot: self.roles.get(name) for slot, name in self.names.logins(component).items()}
@@ -179,7 +185,7 @@ def plan(observed: ObservedRoles) -> list[Action]:
     if strangers := list(_strangers(observed)):
         return list(strangers)
     steps = [*_roles(observed), *_rights(observed)]
-    if steps and not observed.may_create and len(observed.roles) < len(observed.names.every()):
+    if steps and not observed.may_create and not observed.complete:
         return [_not_permitted(observed)]
     return list(steps)
 
@@ -217,28 +223,32 @@ def _roles(observed: ObservedRoles) -> Iterator[Execute]:
 def _group(observed: ObservedRoles, group: str) -> Iterator[Execute]:
     role = observed.roles.get(group)
     if role is None:
-        yield Execute(f"create role {group}", roles_sql.CREATE_GROUP.format(role=pgsql.Identifier(group)))
-        yield marked(observed.names, group)
+        yield _created(observed.names, group, roles_sql.CREATE_GROUP.format(role=pgsql.Identifier(group)))
         role = ObservedRole()
     if role.can_login:
         yield Execute(f"let nobody log in as {group}", roles_sql.NO_LOGIN.format(role=pgsql.Identifier(group)))
     yield from _modest(group, role, frozenset())
-    if group not in observed.may_connect and group in observed.roles:
-        yield _change(roles_sql.GRANT, group, "database", (observed.names.database,), ["CONNECT"])
 
 
 def _login(observed: ObservedRoles, group: str, login: str, *, read_only: bool) -> Iterator[Execute]:
     identifiers = {"role": pgsql.Identifier(login), "group": pgsql.Identifier(group)}
+    restriction = roles_sql.READ_ONLY.format(**identifiers)
     role = observed.roles.get(login)
     if role is None:
-        yield Execute(f"create role {login}", roles_sql.CREATE_LOGIN.format(**identifiers))
-        yield marked(observed.names, login)
-        role = ObservedRole(member_of=frozenset({group}))
+        statements = (roles_sql.CREATE_LOGIN.format(**identifiers), *((restriction,) if read_only else ()))
+        yield _created(observed.names, login, *statements)
+        return
     if group not in role.member_of:
         yield Execute(f"make {login} a member of {group}", roles_sql.JOIN.format(**identifiers))
     yield from _modest(login, role, frozenset({group}))
     if read_only and "default_transaction_read_only=on" not in role.settings:
-        yield Execute(f"let {login} read only", roles_sql.READ_ONLY.format(**identifiers))
+        yield Execute(f"let {login} read only", restriction)
+
+
+def _created(names: RoleNames, role: str, *statements: pgsql.Composed) -> Execute:
+    """Return the step that makes a role and marks it: one without its mark is taken for a stranger's."""
+    mark = marked(names, role).statement
+    return Execute(f"create role {role}", pgsql.SQL("; ").join((*statements, mark)), creates=True)
 
 
 def marked(names: RoleNames, role: str, password: str = "") -> Execute:
@@ -263,25 +273,30 @@ def _modest(name: str, role: ObservedRole, groups: frozenset[str]) -> Iterator[E
 
 def _rights(observed: ObservedRoles) -> Iterator[Execute]:
     desired = desired_privileges(observed)
-    for statement, difference in (
-        (roles_sql.GRANT, desired - observed.privileges),
-        (roles_sql.REVOKE, observed.privileges - desired),
-    ):
-        for kind, name, role in sorted({entry[:3] for entry in difference}):
-            privileges = sorted(entry[3] for entry in difference if entry[:3] == (kind, name, role))
-            path = (observed.names.schema, name) if kind == "table" else (name,)
-            yield _change(statement, role, kind, path, privileges)
+    names = observed.names
+    without = [g for c in COMPONENTS if (g := names.group(c)) in observed.roles and g not in observed.may_connect]
+    connect = {("database", names.database, group, "CONNECT") for group in without}
+    yield from _changes("grant to", roles_sql.GRANT, names, (desired - observed.privileges) | connect)
+    yield from _changes("revoke from", roles_sql.REVOKE, names, observed.privileges - desired)
 
 
-def _change(statement: pgsql.SQL, role: str, kind: str, path: tuple[str, ...], privileges: Sequence[str]) -> Execute:
-    verb, preposition = ("grant", "to") if statement is roles_sql.GRANT else ("revoke", "from")
-    return Execute(
-        f"{verb} {', '.join(privileges)} on {kind} {'.'.join(path)} {preposition} {role}",
-        statement.format(
-            # Privileges and kinds are the server's own words, not a person's.
-            privileges=pgsql.SQL(", ").join(map(pgsql.SQL, privileges)),
-            kind=pgsql.SQL(kind),
-            object=pgsql.Identifier(*path),
-            role=pgsql.Identifier(role),
-        ),
-    )
+def _changes(
+    verb: str, statement: pgsql.SQL, names: RoleNames, privileges: AbstractSet[Privilege]
+) -> Iterator[Execute]:
+    """Yield a step for each role whose rights change."""
+    for role in sorted({entry[2] for entry in privileges}):
+        texts, statements = [], []
+        for kind, name in sorted({entry[:2] for entry in privileges if entry[2] == role}):
+            rights = sorted(entry[3] for entry in privileges if entry[:3] == (kind, name, role))
+            path = (names.schema, name) if kind == "table" else (name,)
+            texts.append(f"{', '.join(rights)} on {kind} {'.'.join(path)}")
+            statements.append(
+                statement.format(
+                    # Privileges and kinds are the server's own words, not a person's.
+                    privileges=pgsql.SQL(", ").join(map(pgsql.SQL, rights)),
+                    kind=pgsql.SQL(kind),
+                    object=pgsql.Identifier(*path),
+                    role=pgsql.Identifier(role),
+                )
+            )
+        yield Execute(f"{verb} {role}: {'; '.join(texts)}", pgsql.SQL("; ").join(statements))

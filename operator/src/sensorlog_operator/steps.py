@@ -219,10 +219,10 @@ class AccessStep(Step):
         return roles.plan(self._observed) if managed and self._observed is not None else []
 
     def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:  # noqa: ARG002
-        """Bring roles and logins forward, unless something about the roles must wait."""
-        if withheld or self._database.connection is None:
+        """Bring roles and logins forward; the roles stay as they are while something about them must wait."""
+        if self._database.connection is None:
             return []
-        outcome = self._round.access.converge(self._database.connection)
+        outcome = self._round.access.converge(self._database.connection, change_roles=not withheld)
         self._problems = outcome.problems
         return [*outcome.actions]
 
