@@ -1,0 +1,342 @@
+"""The operator as a process, with exactly the chart's rights in a real API server: what it does, and what it needs."""
+
+import base64
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.apiserver import ApiServer, Object, api_server_spec
+from support.containers import ContainerEngine, free_port
+from support.database import Database
+from support.kafka import KafkaBroker
+from support.operated import (
+    USER,
+    Login,
+    OperatedPipeline,
+    install_keda,
+    install_resource,
+    install_rights,
+    login,
+    remove_keda,
+    remove_rights,
+    rendered,
+    start_operator,
+)
+from support.processes import ServiceProcess
+from support.tls import Authority
+from support.waiting import wait_for_value, wait_until
+
+pytestmark = pytest.mark.integration
+
+APPS, NETWORKING, SCALING, KEDA = (
+    f"/apis/{api}" for api in ("apps/v1", "networking.k8s.io/v1", "autoscaling/v2", "keda.sh/v1alpha1")
+)
+BY_LAG = {"autoscaling": {"minReplicas": 2, "maxReplicas": 8}}
+BY_LOAD = {"autoscaling": {"minReplicas": 1, "maxReplicas": 8}}
+AUTHENTICATED = {"tls": {"secretRef": {"name": "plant-tls"}}, "authentication": {"type": "Kubernetes"}}
+
+MakePipeline = Callable[..., OperatedPipeline]
+Right = tuple[str, str, str]
+"""API group, resource with its subresource, and verb."""
+
+CHECKED_WITHIN = {("rbac.authorization.k8s.io", "clusterroles", "bind")}
+"""What the API server asks about itself while it looks at another request: no request of its own shows it."""
+
+
+@pytest.fixture(scope="module")
+def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
+    """Yield an API server that knows pipelines, and where the operator has an account."""
+    authority, port = Authority("cluster"), free_port()
+    with engine.running(api_server_spec(port, authority.issue())) as container:
+        server = ApiServer(f"https://127.0.0.1:{port}", authority, container)
+        server.wait_ready()
+        install_resource(server)
+        server.account("sensorlog", "sensorlog-operator")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def user(database: Database) -> Login:
+    """Return the database's user that the Secrets name."""
+    return login(database)
+
+
+@pytest.fixture(scope="module")
+def operator(
+    api_server: ApiServer, broker: KafkaBroker, database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceProcess]:
+    """Yield the operator, watching every namespace."""
+    assert broker
+    assert database
+    install_rights(api_server)
+    process = start_operator(api_server, tmp_path_factory.mktemp("operator"))
+    yield process.wait_ready()
+    process.clean_up()
+    remove_rights(api_server)
+
+
+@pytest.fixture
+def make_pipeline(api_server: ApiServer, broker: KafkaBroker, user: Login) -> Iterator[MakePipeline]:
+    """Yield a factory of pipelines, each in a namespace of its own with the Secrets that it names."""
+    made: list[OperatedPipeline] = []
+
+    def make(namespace: str | None = None, **spec: Any) -> OperatedPipeline:
+        namespace = namespace or f"plants-{secrets.token_hex(3)}"
+        put_namespace(api_server, namespace)
+        put_secret(api_server, namespace, "timescaledb", uri=user.uri)
+        issued = api_server.authority.issue()
+        values = {"tls.crt": issued.certificate.decode(), "tls.key": issued.key.decode()}
+        put_secret(api_server, namespace, "plant-tls", **values)
+        made.append(OperatedPipeline(api_server, broker, namespace).create(**spec))
+        return made[-1]
+
+    yield make
+    for pipeline in made:
+        print(json.dumps((api_server.find(pipeline.path) or {}).get("status"), indent=1))  # noqa: T201 -- shown by pytest
+        pipeline.delete()
+
+
+def put_namespace(server: ApiServer, name: str) -> None:
+    """Create a namespace where there is none of that name."""
+    if server.find(f"/api/v1/namespaces/{name}") is None:
+        server.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+
+
+def put_secret(server: ApiServer, namespace: str, name: str, **values: str) -> None:
+    """Create a Secret, or give the one of that name these values."""
+    path = f"/api/v1/namespaces/{namespace}/secrets"
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    if server.find(f"{path}/{name}"):
+        server.merge(f"{path}/{name}", {"data": data})
+    else:
+        server.call("POST", path, {"metadata": {"name": name}, "data": data})
+
+
+def granted(*options: str) -> set[Right]:
+    """Return what the chart lets the operator do."""
+    rules = [
+        rule
+        for document in rendered(*options)
+        if document["kind"] in ("ClusterRole", "Role")
+        and document["metadata"]["name"] in ("sensorlog-operator", "sensorlog-operator-identity")
+        for rule in document["rules"]
+    ]
+    return {
+        (group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def used(requests: list[Object]) -> set[Right]:
+    """Return what the operator did by audit. What an apply creates needs the right to create beside that to patch."""
+    found: set[Right] = set()
+    for request in requests:
+        if (about := request.get("objectRef")) is None:
+            continue  # discovery, which everybody may
+        resource = "/".join(filter(None, (about["resource"], about.get("subresource"))))
+        verbs = [request["verb"]]
+        if request["verb"] == "patch" and request.get("responseStatus", {}).get("code") == 201:
+            verbs.append("create")
+        found |= {(about.get("apiGroup", ""), resource, verb) for verb in verbs}
+    return found
+
+
+def refused(requests: list[Object]) -> list[str]:
+    """Return the requests that the operator had no right to."""
+    return [
+        f"{request['verb']} {request['requestURI']}"
+        for request in requests
+        if request.get("responseStatus", {}).get("code") == 403
+    ]
+
+
+# Chosen namespaces: first, while no other operator runs
+
+
+def test_chosen_namespaces_need_no_right_beyond_them(
+    api_server: ApiServer, make_pipeline: MakePipeline, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A pipeline elsewhere is not looked at; one that authenticates learns what an administrator must do."""
+    watched, other = (f"chosen-{secrets.token_hex(3)}" for _ in range(2))
+    for namespace in (watched, other):
+        put_namespace(api_server, namespace)
+    before = len(api_server.requests(USER))
+    install_rights(api_server, "--set", f"watchNamespaces={{{watched}}}")
+    request.addfinalizer(lambda: remove_rights(api_server))
+    operator = start_operator(
+        api_server, tmp_path, SENSORLOG_WATCH_NAMESPACES=watched, SENSORLOG_TOKEN_REVIEWERS=""
+    ).wait_ready()
+    try:
+        elsewhere = make_pipeline(other)
+        pipeline = make_pipeline(watched, query=AUTHENTICATED)
+        pipeline.wait_child(APPS, "deployments", "ingest")
+        condition = pipeline.wait_condition("QueryReady", "False", "TokenReviewersNotManaged")
+        assert f"bind ClusterRole system:auth-delegator to ServiceAccount {watched}/plant-query" in condition["message"]
+        pipeline.wait_condition("SchemaReady", "True", "Ready")
+        assert "status" not in elsewhere.get()
+    finally:
+        operator.clean_up()
+    requests = api_server.requests(USER)[before:]
+    assert requests
+    assert refused(requests) == []
+    assert {about.get("namespace") for r in requests if (about := r.get("objectRef"))} == {watched, "sensorlog"}
+
+
+# Scaling
+
+
+@pytest.fixture
+def keda(api_server: ApiServer) -> Iterator[None]:
+    """Let the cluster know KEDA's kinds."""
+    install_keda(api_server)
+    yield
+    remove_keda(api_server)
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_scale_subresource_scales_ingest(api_server: ApiServer, make_pipeline: MakePipeline) -> None:
+    """As kubectl scale and any scaler use it; what it shows of pods is what there is."""
+    pipeline = make_pipeline()
+    pipeline.wait_child(APPS, "deployments", "ingest")
+    api_server.merge(f"{pipeline.path}/scale", {"spec": {"replicas": 3}})
+    wait_for_value(lambda: pipeline.replicas("ingest"), 3, deadline=30, what="ingest's replicas")
+    scale = api_server.call("GET", f"{pipeline.path}/scale")
+    assert (scale["spec"]["replicas"], scale["status"]["replicas"]) == (3, 0)
+    selected = set(scale["status"]["selector"].split(","))
+    assert selected >= {"app.kubernetes.io/instance=plant", "app.kubernetes.io/component=ingest"}
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_scaler_takes_over_without_a_pod_less_and_gives_back(
+    api_server: ApiServer, make_pipeline: MakePipeline
+) -> None:
+    """The number stays when the operator stops naming it; a scaler's is left alone; then the resource's holds again."""
+    pipeline = make_pipeline(query={"replicas": 3})
+    wait_for_value(lambda: pipeline.replicas("query"), 3, deadline=45, what="query's replicas")
+    seen: list[int | None] = []
+
+    def handed_over() -> bool:
+        seen.append(pipeline.replicas("query"))
+        return pipeline.child(SCALING, "horizontalpodautoscalers", "query") is not None
+
+    pipeline.change(query=BY_LOAD)
+    wait_until(handed_over, deadline=45, what="the HorizontalPodAutoscaler")
+    pipeline.wait_condition("AutoscalingReady", "True", "Ready")
+    assert {*seen, pipeline.replicas("query")} == {3}
+
+    path = f"{APPS}/namespaces/{pipeline.namespace}/deployments/plant-query"
+    api_server.merge(f"{path}/scale", {"spec": {"replicas": 7}})
+    changed = {**BY_LOAD, "processes": 2}
+    pipeline.change(query=changed)
+    wait_until(lambda: '"2"' in json.dumps(pipeline.deployment("query")), deadline=45, what="the new template")
+    assert pipeline.replicas("query") == 7
+
+    pipeline.change(query={"autoscaling": None})
+    wait_for_value(lambda: pipeline.replicas("query"), 3, deadline=45, what="query's replicas")
+    assert pipeline.child(SCALING, "horizontalpodautoscalers", "query") is None
+    wait_until(lambda: pipeline.condition("AutoscalingReady") is None, deadline=45, what="the condition to go")
+
+
+@pytest.mark.usefixtures("operator")
+def test_keda_is_missed_until_it_is_there(make_pipeline: MakePipeline, request: pytest.FixtureRequest) -> None:
+    """Without it ingest stays at its least; installed later, it takes over by itself."""
+    pipeline = make_pipeline(ingest=BY_LAG)
+    condition = pipeline.wait_condition("AutoscalingReady", "False", "KedaMissing")
+    assert "ingest stays at 2 pods" in condition["message"]
+    assert pipeline.replicas("ingest") == 2
+    request.getfixturevalue("keda")
+    scaler = pipeline.wait_child(KEDA, "scaledobjects", "ingest")
+    assert scaler is not None
+    assert scaler["spec"]["maxReplicaCount"] == 4  # the partitions
+    pipeline.wait_condition("AutoscalingReady", "True", "Ready")
+    assert pipeline.replicas("ingest") == 2
+    pipeline.change(paused=True)
+    pipeline.wait_child(KEDA, "scaledobjects", "ingest", lambda child: child is None)
+    assert pipeline.replicas("ingest") == 0
+
+
+# Rights
+
+
+@pytest.mark.usefixtures("keda")
+def test_every_right_is_used_and_every_use_is_granted(
+    api_server: ApiServer, operator: ServiceProcess, make_pipeline: MakePipeline
+) -> None:
+    """By the API server's own audit of a pipeline's whole life, against what the chart grants."""
+    security = {"protocol": "SASL_PLAINTEXT", "saslMechanism": "PLAIN", "credentialsSecretRef": {"name": "kafka-user"}}
+    pipeline = make_pipeline(
+        ingest=BY_LAG, query={**AUTHENTICATED, **BY_LOAD}, deletionPolicy="Delete", networkPolicy={"mode": "Strict"}
+    )
+    pipeline.wait_child(KEDA, "scaledobjects", "ingest")
+    pipeline.wait_condition("QueryReady", "False", "Progressing")
+    # Ingest that logs in would scale by a TriggerAuthentication; what exists goes on while the broker refuses it.
+    put_secret(api_server, pipeline.namespace, "kafka-user", username="u", password=secrets.token_hex(8))
+    pipeline.change(kafka={"security": security})
+    pipeline.wait_child(KEDA, "triggerauthentications", "ingest")
+    pipeline.change(
+        kafka={"security": {"protocol": "PLAINTEXT", "saslMechanism": None, "credentialsSecretRef": None}},
+        ingest={"autoscaling": None},
+        query={"autoscaling": None, "authentication": None},
+        networkPolicy={"mode": "None"},
+    )
+    for api, plural, component in (
+        (KEDA, "scaledobjects", "ingest"),
+        (KEDA, "triggerauthentications", "ingest"),
+        (SCALING, "horizontalpodautoscalers", "query"),
+        (NETWORKING, "networkpolicies", "query"),
+    ):
+        pipeline.wait_child(api, plural, component, lambda child: child is None)
+    pipeline.wait_condition("TopicReady", "True", "Ready")
+    pipeline.approve_deletion()
+    pipeline.delete()
+    assert operator.is_running
+    requests = api_server.requests(USER)
+    assert refused(requests) == []
+    assert used(requests) | CHECKED_WITHIN == granted()
+
+
+# Secrets
+
+
+def test_no_secret_is_logged_or_shown(
+    api_server: ApiServer, operator: ServiceProcess, make_pipeline: MakePipeline, user: Login
+) -> None:
+    """Neither when all is well nor when the database refuses it or it cannot even be read."""
+    pipeline = make_pipeline()
+    pipeline.wait_condition("SchemaReady", "True", "Ready")
+    wrong = f"pw-{secrets.token_hex(12)}"
+    put_secret(api_server, pipeline.namespace, "timescaledb", uri=user.uri.replace(user.password, wrong))
+    pipeline.wait_condition("SchemaReady", "False", "DatabaseAuthenticationFailed")
+    broken = f"pw-{secrets.token_hex(12)}"
+    put_secret(api_server, pipeline.namespace, "timescaledb", uri=f"postgresql://u:{broken}@[h/d")
+    pipeline.wait_condition("SchemaReady", "False", "ConnectionUriInvalid")
+    issued = api_server.authority.issue().key.decode()
+    shown = "\n".join([operator.logs, *everything_but_secrets(api_server, pipeline.namespace)])
+    assert "plant" in shown
+    for marker in (user.password, wrong, broken, issued.splitlines()[1]):
+        assert marker not in shown
+
+
+def everything_but_secrets(server: ApiServer, namespace: str) -> list[str]:
+    """Return all that anybody may read in a namespace who may not read Secrets."""
+    resources = [
+        ("/api/v1", server.call("GET", "/api/v1")),
+        *(
+            (f"/apis/{version}", server.call("GET", f"/apis/{version}"))
+            for group in server.call("GET", "/apis")["groups"]
+            for version in (group["preferredVersion"]["groupVersion"],)
+        ),
+    ]
+    return [
+        json.dumps(server.call("GET", f"{api}/namespaces/{namespace}/{resource['name']}"))
+        for api, listed in resources
+        for resource in listed["resources"]
+        if resource["namespaced"] and "list" in resource["verbs"] and resource["name"] != "secrets"
+    ]
