@@ -8,9 +8,7 @@ import pytest
 
 from sensorlog import rollups as shape
 from sensorlog_operator import features
-from sensorlog_operator.errors import Reason
 from sensorlog_operator.features import DesiredFeatures, ObservedFeatures, Policy
-from sensorlog_operator.plans import Refusal
 from sensorlog_operator.rollups import ObservedRollup, Refresh, refresh_of
 from sensorlog_operator.schema import Execute
 
@@ -213,6 +211,7 @@ def test_the_apache_edition_drops_old_chunks_in_words() -> None:
     (action,) = features.plan(replace(NOTHING, retention=90 * DAY), replace(APACHE, expired=expired))
     assert isinstance(action, Execute)
     assert action.summary == ("drop 3 chunks of plant.sensor_data older than 90d: readings before 2026-08-26T00:00Z")
+    assert (action.risk, action.dangerous, action.upkeep) == ("These readings are gone for good.", False, True)
     assert action.statement.as_string() == (
         "SELECT drop_chunks('\"plant\".\"sensor_data\"', older_than => '2026-08-26T00:00:00+00:00'::timestamptz)"
     )
@@ -230,20 +229,30 @@ def test_the_licensed_edition_drops_by_its_own_policy() -> None:
 
 
 def test_the_apache_edition_is_told_what_it_lacks() -> None:
-    """With the consequence and the remedy; the pipeline goes on."""
-    refusals = features.plan(EVERYTHING, APACHE)
-    assert all(isinstance(refusal, Refusal) and not refusal.blocking for refusal in refusals)
-    assert {refusal.reason for refusal in refusals if isinstance(refusal, Refusal)} == {Reason.EDITION_LACKS_FEATURE}
-    compression, rollups = (refusal.summary for refusal in refusals)
+    """With the consequence and the remedy; nothing is planned for it."""
+    assert features.plan(EVERYTHING, APACHE) == []
+    compression, rollups = features.lacking(EVERYTHING, APACHE)
     assert compression.startswith("spec.timescale.compressAfter has no effect: the database runs TimescaleDB's apache")
     assert "from the readings, with the same numbers" in rollups
     assert "timescaledb.license = 'timescale'" in rollups
 
 
+def test_a_retention_lacks_nothing_on_the_apache_edition() -> None:
+    """The operator drops there."""
+    assert features.lacking(replace(NOTHING, retention=90 * DAY), APACHE) == []
+
+
 def test_a_licensed_version_that_is_too_old_is_told_so() -> None:
     """Its catalogs are others."""
-    refusals = features.plan(EVERYTHING, replace(LICENSED, version=(2, 13, 1)))
-    assert all("older than 2.14" in refusal.summary for refusal in refusals)
+    messages = features.lacking(EVERYTHING, replace(LICENSED, version=(2, 13, 1)))
+    assert len(messages) == 2
+    assert all("older than 2.14" in message for message in messages)
+
+
+@pytest.mark.parametrize("observed", [LICENSED, ObservedFeatures(None, ())], ids=["timescale", "new"])
+def test_nothing_is_said_to_lack_without_knowing(observed: ObservedFeatures) -> None:
+    """Before the extension is there, its edition is not known."""
+    assert features.lacking(EVERYTHING, observed) == []
 
 
 @pytest.mark.parametrize(

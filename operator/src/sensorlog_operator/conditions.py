@@ -14,6 +14,7 @@ ConditionType = Literal[
     "AccessReady",
     "IngestReady",
     "QueryReady",
+    "FeaturesReady",
     "AutoscalingReady",
     "PlanPending",
     "Drifted",

@@ -6,7 +6,7 @@ says of the rest that the edition lacks it: queries are then answered from the r
 `observe`, `plan` and `apply` are as in `schema`, after which they come: the hypertable is there already.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -14,8 +14,7 @@ from psycopg import sql as pgsql
 
 from sensorlog import durations
 from sensorlog_operator import features_sql, rollups, sql
-from sensorlog_operator.errors import Reason
-from sensorlog_operator.plans import Action, Refusal
+from sensorlog_operator.plans import Action
 from sensorlog_operator.rollups import ObservedRollup
 from sensorlog_operator.schema import READINGS, Connection, Edition, Execute, mapped_errors
 
@@ -40,6 +39,11 @@ class DesiredFeatures:
     retention: timedelta | None = None
     compress_after: timedelta | None = None
     rollups: tuple[timedelta, ...] = ()
+
+    @property
+    def any(self) -> bool:
+        """Whether it asks for anything."""
+        return bool(self.retention or self.compress_after or self.rollups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +136,11 @@ def _compressed_by(connection: Connection, schema: str) -> tuple[str, str] | Non
 
 
 def plan(desired: DesiredFeatures, observed: ObservedFeatures) -> list[Action]:
-    """Return the steps from `observed` to `desired`, refusals among them."""
+    """Return the steps from `observed` to `desired`, as far as the edition goes: see `lacking`."""
     if not observed.version:
         return []
     if not observed.licensed:
-        return [*_expiry(desired, observed), *_lacking(desired, observed)]
+        return list(_expiry(desired, observed))
     # A rollup is filled before the readings below it are dropped or compressed.
     return [
         *rollups.plan(desired.schema, desired.measurements, desired.rollups, observed.rollups),
@@ -156,28 +160,33 @@ def _expiry(desired: DesiredFeatures, observed: ObservedFeatures) -> Iterator[Ac
         features_sql.DROP_CHUNKS.format(
             table=regclass(desired.schema, READINGS), before=pgsql.Literal(newest.astimezone(UTC).isoformat())
         ),
+        risk="These readings are gone for good.",
+        upkeep=True,
     )
 
 
-def _lacking(desired: DesiredFeatures, observed: ObservedFeatures) -> Iterator[Refusal]:
+def lacking(desired: DesiredFeatures, observed: ObservedFeatures) -> list[str]:
+    """Return what is asked for in vain here, with the consequence and the remedy."""
+    if observed.licensed or not observed.version:
+        return []
     if observed.edition == "timescale":
         wanted = ".".join(map(str, OLDEST_VERSION))
         why, remedy = f"this version of TimescaleDB is older than {wanted}", "Upgrade it"
     else:
         why = f"the database runs TimescaleDB's {observed.edition} edition"
         remedy = "Set timescaledb.license = 'timescale' on a server that has it"
+    messages = []
     if desired.compress_after is not None:
-        yield Refusal(
+        messages.append(
             f"spec.timescale.compressAfter has no effect: {why}, which does not compress. Readings stay as they are."
-            f" {remedy}, or remove the field.",
-            Reason.EDITION_LACKS_FEATURE,
+            f" {remedy}, or remove the field."
         )
     if desired.rollups:
-        yield Refusal(
+        messages.append(
             f"spec.timescale.rollups have no effect: {why}, which has no continuous aggregates. Queries are answered"
-            f" from the readings, with the same numbers. {remedy}, or remove the field.",
-            Reason.EDITION_LACKS_FEATURE,
+            f" from the readings, with the same numbers. {remedy}, or remove the field."
         )
+    return messages
 
 
 def _retention(desired: DesiredFeatures, observed: ObservedFeatures) -> Iterator[Action]:
@@ -237,20 +246,12 @@ def regclass(schema: str, name: str) -> pgsql.Literal:
     return pgsql.Literal(pgsql.Identifier(schema, name).as_string())
 
 
-def apply(connection: Connection, schema: str, actions: Sequence[Action]) -> None:
-    """Execute the statements among `actions`, each in a transaction of its own, so that none holds locks for others."""
-    for action in actions:
-        if isinstance(action, Execute):
-            with mapped_errors(), connection.transaction():
-                connection.execute(sql.LOCK_SCHEMA.format(schema=pgsql.Literal(schema)))
-                connection.execute(action.statement)
-
-
-def provision(connection: Connection, desired: DesiredFeatures) -> list[Action]:
-    """Observe, plan and apply; return what was planned, refusals among it."""
-    actions = plan(desired, observe(connection, desired))
-    apply(connection, desired.schema, actions)
-    return actions
+def apply(connection: Connection, schema: str, action: Action) -> None:
+    """Execute a statement in a transaction of its own, so that it holds no locks while others run."""
+    if isinstance(action, Execute):
+        with mapped_errors(), connection.transaction():
+            connection.execute(sql.LOCK_SCHEMA.format(schema=pgsql.Literal(schema)))
+            connection.execute(action.statement)
 
 
 def summary(desired: DesiredFeatures) -> str:
