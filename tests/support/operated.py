@@ -69,7 +69,7 @@ def install_resource(server: ApiServer) -> None:
     """Install the CRD and wait until it is served."""
     definition = crd.custom_resource_definition()
     server.call("POST", CRDS, definition)
-    wait_until(lambda: server.call("GET", pipelines_path("default")), deadline=30, what="the CRD to be served")
+    _wait_served(server, pipelines_path("default"))
 
 
 def install_keda(server: ApiServer) -> None:
@@ -82,7 +82,11 @@ def install_keda(server: ApiServer) -> None:
         metadata = {"name": f"{plural}.keda.sh"}
         definition = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
         server.call("POST", CRDS, {**definition, "metadata": metadata, "spec": spec})
-        wait_until(lambda p=plural: server.call("GET", f"{KEDA}/{p}"), deadline=30, what=f"{plural} to be served")
+        _wait_served(server, f"{KEDA}/{plural}")
+
+
+def _wait_served(server: ApiServer, path: str) -> None:
+    wait_until(lambda: server.call("GET", path), deadline=30, what=f"{path} to be served")
 
 
 def remove_keda(server: ApiServer) -> None:
@@ -236,10 +240,11 @@ class OperatedPipeline:
         """Return a component's Deployment."""
         return self.child("/apis/apps/v1", "deployments", component)
 
-    def replicas(self, component: str) -> int | None:
-        """Return how many pods a component's Deployment is to have, None where there is no Deployment."""
+    def replicas(self, component: str) -> int:
+        """Return how many pods a component's Deployment is to have."""
         found = self.deployment(component)
-        return int(found["spec"]["replicas"]) if found else None
+        assert found is not None, f"there is no Deployment for {component}"
+        return int(found["spec"]["replicas"])
 
     def delete(self) -> None:
         """Delete the resource and wait until it is gone."""
