@@ -7,12 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
+from queue import SimpleQueue
 from statistics import median
 from typing import Any, cast
 
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import RetryInfo
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from grpc_status import rpc_status
 
 from sensorlog.client import Client
@@ -28,6 +31,7 @@ pytestmark = pytest.mark.integration
 CROWD = 1_000
 CHANNELS = 20
 STREAMS = 100
+TOOLS = 32
 MAX_CALLS = 256
 MAX_EXPORTS = 4
 READINGS = 400_000
@@ -234,6 +238,20 @@ def test_the_python_client_goes_on_after_a_pause(start_service: Any, pipeline: P
         )
         assert len(first) + sum(map(len, blocks)) == many
     assert len(resumed) == 1
+
+
+def test_reflection_that_stays_open_takes_no_thread_of_calls(query: QueryService) -> None:
+    """Some tools keep it open for as long as they run, and each such stream takes a thread."""
+    requests: SimpleQueue[ServerReflectionRequest | None] = SimpleQueue()
+    stub: Any = ServerReflectionStub(query.channel)
+    with ExitStack() as stack:
+        for _ in range(TOOLS):
+            requests.put(ServerReflectionRequest(list_services=""))
+            stream = stub.ServerReflectionInfo(iter(requests.get, None))
+            stack.callback(requests.put, None)
+            stack.callback(stream.cancel)
+        wait_until(requests.empty, deadline=10, what="the streams to be open")
+        Latencies.measured(query)
 
 
 def test_a_database_that_hangs_does_not_keep_calls(query: QueryService, many: int, database: Database) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from sensorlog import measurements
@@ -23,6 +22,7 @@ from sensorlog_query.database import Database
 from sensorlog_query.exports import Exports
 from sensorlog_query.metrics import CertificateMetrics, DatabaseMetrics, Metrics, PoolCollector
 from sensorlog_query.readings import Readings
+from sensorlog_query.reflecting import enable_reflection
 from sensorlog_query.replies import Replies, largest_page_bytes
 from sensorlog_query.reviews import ApiServer, Resource
 from sensorlog_query.service import Answers, Limits, Logger
@@ -94,7 +94,10 @@ class QueryServer:
         )
         registry.register(PoolCollector(self.database.pool))
         self._canceller = ThreadPoolExecutor(CANCELLERS, thread_name_prefix="cancel")
-        self._health = health.HealthServicer(experimental_thread_pool=self._canceller)
+        # Not the canceller's threads, which may be waiting for a database that hangs.
+        self._health = health.HealthServicer(
+            experimental_thread_pool=ThreadPoolExecutor(1, thread_name_prefix="health")
+        )
         self._stopping = threading.Event()
         self._server = self._build(pipeline, names, statements)
         self._certificate = self._load_certificate(registry)
@@ -109,7 +112,7 @@ class QueryServer:
         )
         logger_pb2_grpc.add_LoggerServicer_to_server(self._logger(pipeline, names, statements), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        enable_reflection(server, (SERVICE, health.SERVICE_NAME))
         return server
 
     def _logger(self, pipeline: PipelineConfig, names: tuple[str, ...], statements: Statements) -> Logger:
