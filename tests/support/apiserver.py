@@ -103,8 +103,9 @@ class ApiServer(Outages):
 
     def requests(self, user: str) -> list[Object]:
         """Return the audit events of a user's requests, of each its end; for a watch the moment it began."""
-        log = self.container.exec_run(["cat", "/tmp/audit.log"]).output.decode()  # noqa: S108 -- the container's own
-        events = [json.loads(line) for line in log.splitlines() if f'"username":"{user}"' in line]
+        log = self.container.exec_run(["cat", "/tmp/audit.log"]).output  # noqa: S108 -- the container's own
+        assert isinstance(log, bytes)
+        events = [json.loads(line) for line in log.decode().splitlines() if f'"username":"{user}"' in line]
         return [event for event in events if event["stage"] in ("ResponseComplete", "ResponseStarted")]
 
     def account(self, namespace: str, name: str) -> Object:

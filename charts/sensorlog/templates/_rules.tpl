@@ -1,5 +1,5 @@
-{{/* What the operator does in a namespace that it watches. tests/integration/test_operator_rights.py sees that each
-verb is used, and that no other is. */}}
+{{/* What the operator does in a namespace that it watches. tests/integration/test_operator_process.py sees that
+each verb is used, and that no other is. */}}
 {{- define "sensorlog.rules" -}}
 # The resource itself: watched, its finalizer set, its status written.
 - apiGroups: [sensorlog.dev]
