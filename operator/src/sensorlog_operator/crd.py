@@ -26,8 +26,8 @@ _DROPPED = {"title", "$defs", "additionalProperties", "examples", "discriminator
 
 CONDITIONS = {
     "type": "array",
-    "description": "TopicReady, SchemaReady, AccessReady, IngestReady, QueryReady, AutoscalingReady where something"
-    " scales by itself, and Ready, which sums the others up.",
+    "description": "TopicReady, SchemaReady, AccessReady, IngestReady, QueryReady, FeaturesReady where old readings"
+    " are treated, AutoscalingReady where something scales by itself, and Ready, which sums the others up.",
     "x-kubernetes-list-type": "map",
     "x-kubernetes-list-map-keys": ["type"],
     "items": {

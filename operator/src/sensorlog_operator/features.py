@@ -197,6 +197,7 @@ def _retention(desired: DesiredFeatures, observed: ObservedFeatures) -> Iterator
         observed.retention,
         features_sql.ADD_RETENTION.format(table=table, after=pgsql.Literal(desired.retention)),
         features_sql.REMOVE_RETENTION.format(table=table),
+        risk="Readings older than that are gone for good.",
     )
 
 
@@ -222,18 +223,25 @@ def _compression(desired: DesiredFeatures, observed: ObservedFeatures) -> Iterat
 
 
 def _policy(
-    what: str, wanted: timedelta | None, found: Policy | None, add: pgsql.Composed, remove: pgsql.Composed
+    what: str,
+    wanted: timedelta | None,
+    found: Policy | None,
+    add: pgsql.Composed,
+    remove: pgsql.Composed,
+    *,
+    risk: str = "",
 ) -> Iterator[Action]:
     if wanted is None:
         if found is not None:
             yield Execute(f"remove the {what}", remove)
     elif found is None:
-        yield Execute(f"add a {what} older than {durations.text(wanted)}", add)
+        yield Execute(f"add a {what} older than {durations.text(wanted)}", add, risk=risk)
     elif found != Policy(wanted):
         before = "paused" if found.after == wanted else f"not {_age(found.after)}"
         yield Execute(
             f"set the {what} to those older than {durations.text(wanted)}, {before}",
             pgsql.SQL("; ").join([remove, add]),
+            risk=risk,
         )
 
 
