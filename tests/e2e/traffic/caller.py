@@ -8,6 +8,7 @@ import json
 import sys
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from sensorlog.client import Client, SensorLogError
@@ -22,7 +23,7 @@ failures: list[str] = []
 def call(client: Client, kind: str) -> None:
     """Ask once and note what came of it."""
     try:
-        client.latest(timeout=10)
+        client.latest()
     except SensorLogError as e:
         failures.append(f"{kind}: {type(e).__name__}: {e}")
     else:
@@ -48,15 +49,14 @@ def fresh(target: str, pause: threading.Event) -> None:
 def main(one: str, each: str) -> None:
     """Call in all three ways at once."""
     pause = threading.Event()
-    threads = [
-        threading.Thread(target=steady, args=(one, "steady", pause)),
-        threading.Thread(target=steady, args=(each, "balancing", pause)),
-        threading.Thread(target=fresh, args=(one, pause)),
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor() as threads:
+        running = [
+            threads.submit(steady, one, "steady", pause),
+            threads.submit(steady, each, "balancing", pause),
+            threads.submit(fresh, one, pause),
+        ]
+        for ended in as_completed(running):
+            ended.result()
     sys.stdout.write(json.dumps({"calls": calls, "failures": failures}) + "\n")
 
 

@@ -1,0 +1,84 @@
+"""What the chart installs, as Helm renders it."""
+
+from typing import Any
+
+import pytest
+
+from support.apiserver import Object
+from support.cluster import CommandError
+from support.operated import rendered
+
+pytestmark = pytest.mark.integration
+
+DIGEST = f"sha256:{'0123456789abcdef' * 4}"
+
+
+def kinds(documents: list[Object]) -> set[str]:
+    """Return the kinds of objects."""
+    return {document["kind"] for document in documents}
+
+
+def operator_pod(*options: str) -> dict[str, Any]:
+    """Return the spec of the operator's pod."""
+    (deployment,) = (d for d in rendered(*options) if d["kind"] == "Deployment")
+    return dict(deployment["spec"]["template"]["spec"])
+
+
+def test_images_are_pinned_by_digest_where_one_is_given() -> None:
+    """The operator's own, and those that it gives to pods."""
+    digests = [f"images.{name}.digest={DIGEST}" for name in ("operator", "ingest", "query")]
+    (container,) = operator_pod("--set", ",".join(digests))["containers"]
+    environment = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert container["image"] == f"sensorlog/operator@{DIGEST}"
+    assert environment["SENSORLOG_INGEST_IMAGE"] == f"sensorlog/ingest@{DIGEST}"
+    assert environment["SENSORLOG_QUERY_IMAGE"] == f"sensorlog/query@{DIGEST}"
+
+
+def test_the_operators_pod_is_restricted() -> None:
+    """As the restricted Pod Security Standard demands, with a read-only root."""
+    pod = operator_pod()
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_chosen_namespaces_need_nothing_of_the_whole_cluster() -> None:
+    """Nobody but who may install the CRD needs rights beyond them."""
+    found = rendered("--set", "watchNamespaces={a,b}", "--set", "crd.install=false")
+    assert not {kind for kind in kinds(found) if kind.startswith(("Cluster", "CustomResource"))}
+    assert {d["metadata"]["namespace"] for d in found if d["kind"] == "RoleBinding"} == {"a", "b", "sensorlog"}
+
+
+def test_monitoring_is_off_until_asked_for() -> None:
+    """Its kinds exist only where the Prometheus operator does."""
+    monitoring = {"PodMonitor", "PrometheusRule"}
+    assert not kinds(rendered()) & (monitoring | {"ConfigMap"})
+    parts = ("podMonitors", "alerts", "dashboards")
+    found = rendered("--set", ",".join(f"monitoring.{part}.enabled=true" for part in parts))
+    assert kinds(found) >= monitoring
+    boards = [d for d in found if d["kind"] == "ConfigMap"]
+    assert [d["metadata"]["labels"]["grafana_dashboard"] for d in boards] == ["1", "1"]
+    (rule,) = (d for d in found if d["kind"] == "PrometheusRule")
+    assert "{{ $labels.namespace }}" in str(rule["spec"])
+
+
+def test_monitoring_scrapes_what_the_operator_watches() -> None:
+    """Pods in other namespaces are no matter of this release."""
+    options = ("--set", "monitoring.podMonitors.enabled=true", "--set", "watchNamespaces={a}")
+    selectors = [d["spec"].get("namespaceSelector") for d in rendered(*options) if d["kind"] == "PodMonitor"]
+    assert selectors == [None, {"matchNames": ["a"]}]
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["watchNamespaces={A}", "images.query.digest=latest", "monitoring.alert.enabled=true", "operator.workers=0"],
+)
+def test_values_that_make_no_sense_are_refused(option: str) -> None:
+    """By the chart's schema, before anything is installed."""
+    with pytest.raises(CommandError):
+        rendered("--set", option)

@@ -1,0 +1,78 @@
+"""Alerts and dashboards of the chart: they name metrics that exist, and alerts say what they should."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from sensorlog_ingest.metrics import Metrics as IngestMetrics
+from sensorlog_operator import metrics as operator_metrics
+from sensorlog_query.metrics import CertificateMetrics, DatabaseMetrics, Metrics, PoolCollector
+
+ROOT = Path(__file__).parents[2]
+FILES = ROOT / "charts/sensorlog/files"
+DASHBOARDS = sorted((FILES / "dashboards").glob("*.json"))
+SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
+
+
+class _Pool:
+    """A connection pool, of which only the numbers matter."""
+
+    def get_stats(self) -> dict[str, int]:
+        return {}
+
+
+def known_metrics() -> set[str]:
+    """Return the names of all series of the three programs."""
+    registry = CollectorRegistry()
+    for metrics in (IngestMetrics, Metrics, DatabaseMetrics, CertificateMetrics):
+        metrics(registry)
+    registry.register(PoolCollector(cast("Any", _Pool())))
+    assert operator_metrics.RECONCILES
+    families = [*registry.collect(), *REGISTRY.collect()]
+    return {f.name + suffix for f in families for suffix in SUFFIXES.get(f.type, ("",))}
+
+
+def expressions() -> list[str]:
+    """Return every PromQL expression of alerts and dashboards."""
+    groups = yaml.safe_load((FILES / "alerts.yaml").read_text())["groups"]
+    alerts = [rule["expr"] for group in groups for rule in group["rules"]]
+    boards = [json.loads(path.read_text()) for path in DASHBOARDS]
+    return alerts + [target["expr"] for board in boards for panel in board["panels"] for target in panel["targets"]]
+
+
+def test_every_metric_named_exists() -> None:
+    """A name that was changed would make an alert that never comes."""
+    named = {name for expression in expressions() for name in re.findall(r"sensorlog_\w+", expression)}
+    assert len(named) > 20
+    assert named - known_metrics() == set()
+
+
+def test_every_alert_says_what_to_do() -> None:
+    """With a severity to route it by; the documentation lists them all."""
+    documented = set(re.findall(r"`(SensorLog\w+)`", (ROOT / "docs/monitoring.md").read_text()))
+    groups = yaml.safe_load((FILES / "alerts.yaml").read_text())["groups"]
+    for rule in (rule for group in groups for rule in group["rules"]):
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert rule["annotations"].keys() == {"summary", "description"}
+    assert documented == {rule["alert"] for group in groups for rule in group["rules"]}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is a part of Prometheus, which is not installed")
+def test_alerts_come_when_they_should() -> None:
+    """And not otherwise: alerts.yaml beside this file has the cases."""
+    done = subprocess.run(
+        ["promtool", "test", "rules", "tests/unit/alerts.yaml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
