@@ -7,18 +7,13 @@ from typing import Any
 
 import pytest
 
-from sensorlog_operator import crd
-from sensorlog_operator.models import GROUP, PLURAL, VERSION
 from support.apiserver import ApiServer, api_server_spec
 from support.containers import ContainerEngine, free_port
+from support.operated import install_resource, pipelines_path
 from support.resources import pipeline_body
 from support.tls import Authority
-from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
-
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-PIPELINES = f"/apis/{GROUP}/{VERSION}/namespaces/default/{PLURAL}"
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +23,8 @@ def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
     with engine.running(api_server_spec(port, authority.issue())) as container:
         server = ApiServer(f"https://127.0.0.1:{port}", authority, container)
         server.wait_ready()
-        definition = crd.custom_resource_definition()
-        server.call("POST", CRDS, definition)
-        wait_until(lambda: _established(server), deadline=30, what="the CRD to be established")
+        install_resource(server)
         yield server
-
-
-def _established(server: ApiServer) -> bool:
-    try:
-        return "items" in server.call("GET", PIPELINES)
-    except urllib.error.HTTPError as e:
-        e.close()
-        return False
 
 
 def refusal(server: ApiServer, **timescale: Any) -> str | None:
@@ -47,7 +32,7 @@ def refusal(server: ApiServer, **timescale: Any) -> str | None:
     body = pipeline_body(timescale={"connectionSecretRef": {"name": "timescaledb"}, **timescale})
     body["metadata"] = {"name": "plant", "namespace": "default"}
     try:
-        server.call("POST", f"{PIPELINES}?dryRun=All", body)
+        server.call("POST", f"{pipelines_path('default')}?dryRun=All", body)
     except urllib.error.HTTPError as e:
         with e:
             return str(json.loads(e.read())["message"])

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from sensorlog.rpc import logger_pb2 as pb
 from support.pipelines import SEED_TS, Pipeline
@@ -173,3 +174,26 @@ def test_a_rollup_that_lacks_a_measurement_is_not_used(start_service: Any, pipel
     with query_service(start_service, pipeline) as query:
         check(ask(query, DAY), bucketed(readings, DAY))
         assert answers(query, made) == 0
+
+
+def test_a_reader_needs_no_other_rights(start_service: Any, pipeline: Pipeline) -> None:
+    """Than those that the operator gives: what of a rollup is valid, everybody may know."""
+    readings = random_readings(5)
+    write(pipeline, readings)
+    made = rollup(pipeline, HOUR)
+    made.refresh(SEED_TS - DAY, SEED_TS + 9 * DAY)
+    role = f"reader_of_{pipeline.schema}"
+    for statement in (
+        f"CREATE ROLE {role} LOGIN PASSWORD 'not-a-secret'",
+        f"GRANT USAGE ON SCHEMA {pipeline.schema} TO {role}",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA {pipeline.schema} TO {role}",
+    ):
+        pipeline.query(statement)
+    pipeline.write_files(make_conninfo(pipeline.database.uri, user=role, password="not-a-secret"))  # noqa: S106
+    with query_service(start_service, pipeline) as query:
+        check(ask(query, DAY), bucketed(readings, DAY))
+        assert answers(query, made) == 1
+        # Made again, it cannot be read before the operator has granted that too.
+        pipeline.query(f"REVOKE SELECT ON {made.name} FROM {role}")
+        check(ask(query, DAY), bucketed(readings, DAY))
+        assert answers(query, made) == 1

@@ -55,6 +55,7 @@ class SimulatedRollup:
             ):
                 connection.execute(statement.encode())
             connection.execute(_REGISTER, {"schema": schema, "kept": kept, "view": self.name})
+            connection.execute(_BUCKETS, {"schema": schema, "view": self.name, "width": str(self.interval)})
             connection.execute(_INVALIDATE_ALL, {"schema": schema, "view": self.name})
 
     def drop(self) -> None:
@@ -149,6 +150,13 @@ SELECT k.id, r.id, k.schema_name, %(view)s::text, k.schema_name, '_direct_' || %
 FROM _timescaledb_catalog.hypertable k, _timescaledb_catalog.hypertable r
 WHERE (k.schema_name, k.table_name) = (%(schema)s, %(kept)s)
   AND (r.schema_name, r.table_name) = (%(schema)s, 'sensor_data')
+"""
+
+_BUCKETS = """
+INSERT INTO _timescaledb_catalog.continuous_aggs_bucket_function
+    (mat_hypertable_id, bucket_func, bucket_width, bucket_fixed_width)
+SELECT mat_hypertable_id, 'time_bucket(interval,timestamp with time zone)'::regprocedure::text, %(width)s, true
+FROM _timescaledb_catalog.continuous_agg WHERE (user_view_schema, user_view_name) = (%(schema)s, %(view)s)
 """
 
 _IDS = """
