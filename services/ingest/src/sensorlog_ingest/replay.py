@@ -25,7 +25,7 @@ from sensorlog_ingest.registry import Registry, distinct
 from sensorlog_ingest.rejections import Rejections
 from sensorlog_ingest.sensors import SensorRow
 from sensorlog_ingest.stored_letters import LetterTable, Peeked, StoredLetter
-from sensorlog_ingest.transaction import BatchTransaction, Connection, refusals, write_around
+from sensorlog_ingest.transaction import BatchTransaction, Connection, count, refusals, write_around
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,8 @@ class Replayer:
         self._builder.add(letters, time.time())
         batch = self._builder.build({}, epoch=0)
         refused_readings = self._copy(batch)
+        stored = len(batch.readings) - count(refused_readings)
+        self._transaction.record(self._connection, batch, stored)
         refused_sensors, sensors = self._upsert(_sensors_of(batch))
         returned = [
             *_returned(batch.reading_messages, batch.reading_rejections, refused_readings),
@@ -101,9 +103,9 @@ class Replayer:
         self._table.restore(returned, {letter.id: letter.received_at for letter in letters})
         return Replayed(
             taken=frozenset(letter.id for letter in letters),
-            readings=len(batch.readings) - _count(refused_readings),
+            readings=stored,
             sensors=sensors,
-            superseded=len(batch.sensors) - _count(refused_sensors) - sensors,
+            superseded=len(batch.sensors) - count(refused_sensors) - sensors,
             returned=returned,
         )
 
@@ -160,7 +162,3 @@ def _received(batch: Batch, row: SensorRow) -> datetime:
 def _returned(messages: Sequence[Message], rejected: Rejections, refused: Rejections) -> Iterator[DeadLetter]:
     for index in sorted({*rejected, *refused}):
         yield dead_letter_again(messages[index], [*rejected.get(index, []), *refused.get(index, [])])
-
-
-def _count(rejections: Rejections) -> int:
-    return sum(map(len, rejections.values()))

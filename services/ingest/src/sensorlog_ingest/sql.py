@@ -77,9 +77,29 @@ SET received_at = now(), key = excluded.key, value = excluded.value, headers = e
     reason = excluded.reason, detail = excluded.detail
 """)
 
-# Rows are locked in order, so that two processes never wait for each other, and compared once they are locked.
+# What a watch of the query service goes by: which transaction stored readings, and of which times. Their xmin is that
+# transaction's id. 64 bits of microseconds are exact this way, whatever the session's time zone.
+RECORD_BATCH = SQL("""
+INSERT INTO {batches} (rows, first_time, last_time)
+SELECT %(rows)s::int,
+       'epoch'::timestamptz + %(first_us)s::bigint * interval '1 microsecond',
+       'epoch'::timestamptz + %(last_us)s::bigint * interval '1 microsecond'
+WHERE %(rows)s::int > 0
+""")
+
+# The newest stays, whatever its age: it proves to a watch that the database is still the one it was. One process at a
+# time does this, and the others do not wait for it.
+PRUNE_BATCHES = SQL("""
+DELETE FROM {batches}
+WHERE (SELECT pg_try_advisory_xact_lock(hashtextextended('sensorlog batches of ' || {schema}, 0)))
+  AND committed_at < clock_timestamp() - interval '1 hour'
+  AND xid < (SELECT xid FROM {batches} ORDER BY xid DESC LIMIT 1)
+""")
+
+# Rows are locked in order, so that two processes never wait for each other, and compared once they are locked. The
+# batch is recorded on the way, which saves a round trip; where an offset is not as expected, it is rolled back too.
 ADVANCE_OFFSETS = SQL("""
-WITH wanted AS (
+WITH recorded AS ({record_batch}), wanted AS (
     SELECT * FROM unnest(%(topics)s::text[], %(partitions)s::int[], %(seen)s::bigint[], %(next)s::bigint[])
         AS w(topic, partition, seen, next)
 ), locked AS (
@@ -209,6 +229,8 @@ class Statements:
     upsert_sensors: Composed
     insert_dead_letters: Composed
     advance_offsets: Composed
+    record_batch: Composed
+    prune_batches: Composed
     create_offsets: Composed
     read_offsets: Composed
 
@@ -217,11 +239,15 @@ def statements(schema: str, measurements: Sequence[str]) -> Statements:
     """Return the statements for a pipeline's schema and columns."""
     columns = SQL(", ").join(map(Identifier, ("time", "sensor_id", *measurements)))
     offsets = Identifier(schema, "ingest_offsets")
+    batches = Identifier(schema, "ingest_batches")
+    record_batch = RECORD_BATCH.format(batches=batches)
     return Statements(
         copy_readings=COPY_READINGS.format(table=Identifier(schema, "sensor_data"), columns=columns),
         upsert_sensors=UPSERT_SENSORS.format(table=Identifier(schema, "sensors")),
         insert_dead_letters=INSERT_DEAD_LETTERS.format(table=Identifier(schema, "dead_letters")),
-        advance_offsets=ADVANCE_OFFSETS.format(table=offsets),
+        advance_offsets=ADVANCE_OFFSETS.format(table=offsets, record_batch=record_batch),
+        record_batch=record_batch,
+        prune_batches=PRUNE_BATCHES.format(batches=batches, schema=Literal(schema)),
         create_offsets=CREATE_OFFSETS.format(table=offsets),
         read_offsets=READ_OFFSETS.format(table=offsets),
     )

@@ -1,8 +1,14 @@
-"""One batch, one transaction: rows, sensors, dead letters and offsets are all stored, or none is."""
+"""One batch, one transaction: rows, sensors, dead letters and offsets are all stored, or none is.
 
+Every row of a batch is written by its transaction itself and by none of its savepoints, whose rows would have another
+xmin: that is how a watch of the query service finds the rows of a batch that it sees in `ingest_batches`.
+"""
+
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
 
+import numpy as np
 import psycopg
 from psycopg.rows import TupleRow
 
@@ -19,6 +25,9 @@ from sensorlog_ingest.sql import Statements
 
 Connection = psycopg.Connection[TupleRow]
 
+PRUNE_SECONDS = 60.0
+"""How often batches that no watch can go back to are deleted."""
+
 
 class FencedError(Exception):
     """A stored offset is not the one this batch builds on: somebody else has gone on from there."""
@@ -33,6 +42,7 @@ class BatchTransaction:
     def __init__(self, statements: Statements, registry: Registry) -> None:
         self._statements = statements
         self.registry = registry
+        self._prune_at = 0.0
 
     def write(self, connection: Connection, batch: Batch) -> list[DeadLetter]:
         """Store the batch and return its dead letters.
@@ -40,6 +50,7 @@ class BatchTransaction:
         Raises FencedError, with nothing stored, and whatever of psycopg.Error is not caused by single rows.
         """
         if len(batch.readings):
+            self._prune(connection)
             self.registry.register(connection, batch.readings)
         try:
             return self._write(connection, batch, self._copy_all, self._upsert_all)
@@ -60,8 +71,13 @@ class BatchTransaction:
             rejected_sensors = upsert(connection, batch) if batch.sensors else {}
             letters = batch.dead_letters(more_readings=rejected_readings, more_sensors=rejected_sensors)
             self._insert_dead_letters(connection, letters)
-            self._advance(connection, batch)
+            self._advance(connection, batch, len(batch.readings) - count(rejected_readings))
         return letters
+
+    def _prune(self, connection: Connection) -> None:
+        if time.monotonic() >= self._prune_at:
+            connection.execute(self._statements.prune_batches)
+            self._prune_at = time.monotonic() + PRUNE_SECONDS
 
     # Everything at once
 
@@ -93,6 +109,7 @@ class BatchTransaction:
     def copy_survivors(self, connection: Connection, batch: Batch) -> Rejections:
         """Store the batch's readings in the caller's transaction, around those that the database refuses.
 
+        Which ones it refuses is found out under savepoints and taken back: see the module for why.
         Returns the refused ones; raises whatever of psycopg.Error is not caused by single rows.
         """
         readings = batch.readings
@@ -100,8 +117,14 @@ class BatchTransaction:
         def write(start: int, end: int) -> None:
             self._copy(connection, encode(readings.take(slice(start, end))))
 
-        refused = write_around(connection, len(readings), write)
-        return refusals(_origins(readings, [row for row, _ in refused]), refused)
+        with connection.transaction(force_rollback=True):
+            refused = write_around(connection, len(readings), write)
+        rows = [row for row, _ in refused]
+        survives = np.ones(len(readings), np.bool_)
+        survives[rows] = False
+        if survives.any():
+            self._copy(connection, encode(readings.take(survives)))
+        return refusals(_origins(readings, rows), refused)
 
     def _upsert_survivors(self, connection: Connection, batch: Batch) -> Rejections:
         rows = batch.sensors
@@ -114,10 +137,16 @@ class BatchTransaction:
         if rows := [asdict(letter) for letter in letters]:
             connection.cursor().executemany(self._statements.insert_dead_letters, rows)
 
-    def _advance(self, connection: Connection, batch: Batch) -> None:
+    def record(self, connection: Connection, batch: Batch, stored: int) -> None:
+        """Tell watches that the caller's transaction stores so many of the batch's readings."""
+        if stored:
+            connection.execute(self._statements.record_batch, _record(batch, stored))
+
+    def _advance(self, connection: Connection, batch: Batch, stored: int) -> None:
         cursor = connection.execute(
             self._statements.advance_offsets,
             {
+                **_record(batch, stored),
                 **_keys(batch.advances),
                 "seen": [advance.seen for advance in batch.advances.values()],
                 "next": [advance.next for advance in batch.advances.values()],
@@ -178,6 +207,18 @@ def refusals(origins: Sequence[tuple[int, int]], refused: Sequence[tuple[int, ps
         detail = f"SQLSTATE {error.sqlstate}: {error.diag.message_primary or error}"
         rejections.setdefault(message, []).append(Rejection(Reason.DATABASE_REJECTED, detail, position))
     return rejections
+
+
+def count(rejections: Rejections) -> int:
+    """Return how many readings, or sensors, were rejected."""
+    return sum(map(len, rejections.values()))
+
+
+def _record(batch: Batch, stored: int) -> dict[str, int]:
+    """Return what `ingest_batches` is to say; the times are those of the whole batch, also where some were refused."""
+    times = batch.readings.time_us
+    first, last = (int(times.min()), int(times.max())) if len(times) else (0, 0)
+    return {"rows": stored, "first_us": first, "last_us": last}
 
 
 def _keys(partitions: Collection[Partition]) -> dict[str, list[str] | list[int]]:
