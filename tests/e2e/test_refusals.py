@@ -30,6 +30,7 @@ pytestmark = pytest.mark.e2e
         ({"measurements": [{"name": "a"}, {"name": "a"}]}, "Duplicate value"),
         ({"ingest": {"replicas": -1}}, "spec.ingest.replicas"),
         ({"ingest": {"batch": {"maxDelay": "fast"}}}, "spec.ingest.batch.maxDelay"),
+        ({"query": {"replicaFallback": "Primary"}}, "needs timescale.readConnectionSecretRef"),
         ({"deletionPolicy": "Maybe"}, "spec.deletionPolicy"),
         ({"nonsense": True}, 'unknown field "nonsense"'),
     ],

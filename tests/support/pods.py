@@ -101,7 +101,9 @@ class Pods:
             folder.mkdir(parents=True)
             for name, content in self._files(volume):
                 (folder / name).write_bytes(content)
+        primary = directory / "primary"
         return {
+            **({"SENSORLOG_PRIMARY_DIR": str(primary)} if primary.exists() else {}),
             "SENSORLOG_CONFIG": str(directory / "pipeline" / "pipeline.json"),
             "SENSORLOG_DATABASE_DIR": str(directory / "database"),
             "SENSORLOG_KAFKA_DIR": str(directory / "kafka"),
