@@ -1,0 +1,214 @@
+"""The operator killed between any two of its steps, and a new one that goes on from there."""
+
+import base64
+import json
+import secrets
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sensorlog_operator import brokers, roles, schema, topics
+from sensorlog_operator.kube import CHILD_KINDS
+from support import kills
+from support.apiserver import ApiServer, Object, api_server_spec
+from support.containers import ContainerEngine, free_port
+from support.database import Database
+from support.kafka import KafkaBroker
+from support.operated import OperatedPipeline, install_resource, install_rights, kubeconfig, login
+from support.tls import Authority
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
+
+MOST_ROUNDS = 5
+MOST_STEPS = 200
+RANDOM = ("clusterIP", "clusterIPs", "sensorlog.dev/config-checksum", "sensorlog.dev/manifest-hash")
+"""What differs between two pipelines that are the same otherwise."""
+
+
+@dataclass
+class Plant:
+    """A pipeline whose operator runs only when it is told to."""
+
+    pipeline: OperatedPipeline
+    database: Database
+    kubeconfig: Path
+    uid: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.uid = self.pipeline.get()["metadata"]["uid"]
+
+    @property
+    def key(self) -> str:
+        """What a reconcile is given."""
+        return f"{self.pipeline.namespace}/{self.pipeline.name}"
+
+    @property
+    def schema(self) -> str:
+        """The pipeline's schema."""
+        return f"slp_{self.pipeline.namespace}_{self.pipeline.name}".replace("-", "_")
+
+    def killed_after(self, changes: int) -> bool:
+        """Reconcile until so many changes were made; return whether there were so many."""
+        return kills.reconcile(str(self.kubeconfig), self.key, kill_after=changes) == -signal.SIGKILL
+
+    def converge(self) -> None:
+        """Reconcile as new operators until nothing is left to do."""
+        codes = [kills.reconcile(str(self.kubeconfig), self.key)]
+        while codes[-1] and len(codes) < MOST_ROUNDS:
+            codes.append(kills.reconcile(str(self.kubeconfig), self.key))
+        assert codes[-1] == 0, f"reconciles ended with {codes}; status: {self.pipeline.status()}"
+
+    def world(self) -> Object:
+        """Return all there is of the pipeline, in words that are the same for every pipeline of the same spec."""
+        found = {"topics": self._topics(), "database": self._database(), "children": self._children()}
+        text = json.dumps(found, sort_keys=True, default=str)
+        names = ((self.schema, "SCHEMA"), (self.pipeline.namespace, "NAMESPACE"), (self.uid, "UID"))
+        for name, word in names:
+            text = text.replace(name, word)
+        return dict(json.loads(text))
+
+    def _topics(self) -> Object:
+        kafka = brokers.admin({"bootstrap.servers": self.pipeline.broker.bootstrap_servers})
+        prefix = f"{self.pipeline.namespace}.{self.pipeline.name}"
+        observed = topics.observe(kafka, [f"{prefix}.readings", f"{prefix}.sensors"])
+        return {name: [topic.partitions, topic.config.get("retention.ms")] for name, topic in observed.items()}
+
+    def _database(self) -> Object:
+        with schema.connect(self.database.uri) as connection:
+            seen = schema.observe(connection, self.schema)
+            known = roles.observe(connection, self.schema)
+        prefix = known.names.group("ingest").removesuffix("_writer")
+        rights = sorted("/".join(privilege).replace(prefix, "") for privilege in known.privileges)
+        return {
+            "tables": seen.tables,
+            "keys": seen.primary_keys,
+            "indexes": {table: sorted(map(str, columns)) for table, columns in seen.indexes.items()},
+            "chunks": seen.chunk_interval,
+            "comment": seen.comment,
+            "roles": {name.removeprefix(prefix): role.can_login for name, role in known.roles.items()},
+            "rights": rights,
+        }
+
+    def _children(self) -> Object:
+        found = {}
+        for kind, where in CHILD_KINDS.items():
+            if where.optional:
+                continue
+            for child in self.pipeline.server.call("GET", where.path(self.pipeline.namespace))["items"]:
+                rest = {key: value for key, value in child.items() if key not in ("metadata", "status")}
+                found[f"{kind} {child['metadata']['name']}"] = plain(rest)
+        return found
+
+
+def plain(value: Any) -> Any:
+    """Return a part of an object without what is random."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items() if key not in RANDOM}
+    return [plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+MakePlant = Callable[..., Plant]
+
+
+@pytest.fixture(scope="module")
+def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
+    """Yield an API server that knows pipelines, and where the operator has an account."""
+    authority, port = Authority("cluster"), free_port()
+    with engine.running(api_server_spec(port, authority.issue())) as container:
+        server = ApiServer(f"https://127.0.0.1:{port}", authority, container)
+        server.wait_ready()
+        install_resource(server)
+        server.account("sensorlog", "sensorlog-operator")
+        install_rights(server)
+        yield server
+
+
+@pytest.fixture
+def make_plant(api_server: ApiServer, broker: KafkaBroker, database: Database, tmp_path: Path) -> MakePlant:
+    """Return a factory of pipelines, each in a namespace of its own."""
+    user = login(database)
+    access = kubeconfig(api_server, tmp_path / "kubeconfig")
+
+    def make(**spec: Any) -> Plant:
+        namespace = f"killed-{secrets.token_hex(3)}"
+        api_server.call("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
+        data = {"uri": base64.b64encode(user.uri.encode()).decode()}
+        secret = {"metadata": {"name": "timescaledb"}, "data": data}
+        api_server.call("POST", f"/api/v1/namespaces/{namespace}/secrets", secret)
+        return Plant(OperatedPipeline(api_server, broker, namespace).create(**spec), database, access)
+
+    return make
+
+
+def test_creation_survives_a_kill_between_any_two_steps(make_plant: MakePlant) -> None:
+    """Whatever was done already, what comes of it is the same as without the kill."""
+    undisturbed = make_plant()
+    undisturbed.converge()
+    expected = undisturbed.world()
+    assert len(expected["children"]) > 5
+    for changes in range(1, MOST_STEPS):
+        plant = make_plant()
+        died = plant.killed_after(changes)
+        plant.converge()
+        assert plant.world() == expected, f"after a kill behind change {changes}"
+        assert "applied" in plant.pipeline.status()
+        plant.pipeline.server.call("DELETE", plant.pipeline.path)
+        if not died:
+            break
+    assert not died
+    assert changes > 20, "fewer changes than a creation takes: the kills did not happen where they should"
+
+
+def test_an_approved_plan_survives_a_kill_between_any_two_steps(make_plant: MakePlant) -> None:
+    """What is left of it is done without asking again."""
+    change = {
+        "kafka": {"readings": {"partitions": 6, "retention": "1d"}},
+        "measurements": [{"name": "temperature"}, {"name": "humidity"}],
+    }
+    for changes in range(1, MOST_STEPS):
+        plant = make_plant(approval="Manual")
+        plant.converge()
+        plant.pipeline.approve("create topic")
+        plant.converge()
+        plant.pipeline.change(**change)
+        plant.converge()
+        before = plant.world()
+        plant.pipeline.approve("from 4 to 6 partitions", "humidity")
+        assert plant.world() == before
+        died = plant.killed_after(changes)
+        plant.converge()
+        world = plant.world()
+        assert world["topics"]["NAMESPACE.plant.readings"] == [6, "86400000"], f"after change {changes}"
+        assert "humidity" in world["database"]["tables"]["sensor_data"]
+        assert "plan" not in plant.pipeline.status()
+        plant.pipeline.server.call("DELETE", plant.pipeline.path)
+        if not died:
+            break
+    assert not died
+    assert changes > 5, "fewer changes than the plan takes"
+
+
+def test_an_approved_deletion_survives_a_kill_between_any_two_steps(make_plant: MakePlant) -> None:
+    """In the end neither topic nor schema nor role is left, and the resource is gone."""
+    for changes in range(1, MOST_STEPS):
+        plant = make_plant(deletionPolicy="Delete")
+        plant.converge()
+        plant.pipeline.approve("when the resource is deleted")
+        plant.converge()
+        plant.pipeline.server.call("DELETE", plant.pipeline.path)
+        for child in ("ingest", "query"):  # no garbage collector runs here
+            path = f"/apis/apps/v1/namespaces/{plant.pipeline.namespace}/deployments/plant-{child}"
+            plant.pipeline.server.call("DELETE", path)
+        died = plant.killed_after(changes)
+        plant.converge()
+        assert plant.pipeline.server.find(plant.pipeline.path) is None
+        world = plant.world()
+        assert (world["topics"], world["database"]["tables"], world["database"]["roles"]) == ({}, {}, {})
+        if not died:
+            break
+    assert not died
+    assert changes > 3, "fewer changes than a deletion takes"
