@@ -8,7 +8,8 @@ import pytest
 
 from sensorlog import rollups as shape
 from sensorlog_operator import features
-from sensorlog_operator.features import DesiredFeatures, ObservedFeatures, Policy
+from sensorlog_operator.features import DesiredFeatures, ObservedFeatures
+from sensorlog_operator.policies import Policy
 from sensorlog_operator.rollups import ObservedRollup, Refresh, refresh_of
 from sensorlog_operator.schema import Execute
 
@@ -24,7 +25,7 @@ COLUMNS = shape.columns(MEASUREMENTS)
 
 def rollup(interval: timedelta, **changes: Any) -> ObservedRollup:
     """Return a rollup as it should be, but for `changes`."""
-    return replace(ObservedRollup(interval, COLUMNS, refresh_of(interval)), **changes)
+    return replace(ObservedRollup(interval, COLUMNS, refresh_of(interval), retention=Policy(98 * DAY)), **changes)
 
 
 IN_FORCE = replace(
@@ -67,7 +68,9 @@ def test_nothing_is_planned_before_the_extension_is_there() -> None:
 
 def test_everything_is_made_with_the_names_of_today() -> None:
     """Rollups first: a retention must not run before they are filled."""
-    rollup_30m, refresh_30m, rollup_1d, refresh_1d, enable, compress, drop = statements(EVERYTHING, LICENSED)
+    rollup_30m, refresh_30m, keep_30m, rollup_1d, refresh_1d, _, enable, compress, drop = statements(
+        EVERYTHING, LICENSED
+    )
     assert rollup_30m.startswith(
         'CREATE MATERIALIZED VIEW "plant"."rollup_30m" WITH (timescaledb.continuous, timescaledb.materialized_only = '
         'true) AS SELECT time_bucket(\'0:30:00\'::interval, "time") AS "bucket", "sensor_id", count(*) AS'
@@ -79,6 +82,10 @@ def test_everything_is_made_with_the_names_of_today() -> None:
         " end_offset => '0:30:00'::interval, schedule_interval => '0:30:00'::interval, if_not_exists => true)"
     )
     assert "end_offset => '1 day 0:00:00'::interval, schedule_interval => '1:00:00'::interval" in refresh_1d
+    assert keep_30m == (
+        "SELECT add_retention_policy('\"plant\".\"rollup_30m\"', drop_after => '98 days 0:00:00'::interval,"
+        " if_not_exists => true)"
+    )
     assert enable == (
         'ALTER TABLE "plant"."sensor_data" SET (timescaledb.enable_columnstore = true,'
         " timescaledb.segmentby = 'sensor_id', timescaledb.orderby = 'time DESC')"
@@ -151,7 +158,12 @@ def test_what_is_no_longer_asked_for_is_removed() -> None:
             [
                 "create rollup plant.rollup_30m of temperature, cpu, to be filled in the background",
                 "refresh rollup plant.rollup_30m every 30m",
+                "add a policy that drops chunks of plant.rollup_30m older than 98d",
             ],
+        ),
+        (
+            {"rollups": (rollup(HALF_HOUR, retention=Policy(90 * DAY)), rollup(DAY))},
+            ["set the policy that drops chunks of plant.rollup_30m to those older than 98d, not 90d"],
         ),
         (
             {"rollups": (rollup(HALF_HOUR), rollup(DAY), rollup(HOUR))},
@@ -182,17 +194,28 @@ def test_what_was_changed_by_hand_is_repaired(drift: dict[str, Any], said: list[
 def test_another_refresh_is_set_back(refresh: Refresh) -> None:
     """A policy cannot be altered: it is removed and added in one statement."""
     (statement,) = statements(
-        replace(NOTHING, rollups=(HALF_HOUR,)), replace(LICENSED, rollups=(rollup(HALF_HOUR, refresh=refresh),))
+        replace(NOTHING, rollups=(HALF_HOUR,)),
+        replace(LICENSED, rollups=(rollup(HALF_HOUR, refresh=refresh, retention=None),)),
     )
     remove, add = statement.split("; ")
     assert remove == 'SELECT remove_continuous_aggregate_policy(\'"plant"."rollup_30m"\', if_exists => true)'
     assert add.startswith("SELECT add_continuous_aggregate_policy(")
 
 
+def test_a_rollup_goes_long_after_its_readings() -> None:
+    """Readings that are still there, because their chunk is not old enough, must not be missing in a rollup."""
+    wide = replace(EVERYTHING, chunk_interval=30 * DAY)
+    assert [wide.rollup_retention, NOTHING.rollup_retention] == [127 * DAY, None]
+    kept = replace(NOTHING, rollups=(HALF_HOUR,))
+    assert summaries(kept, replace(LICENSED, rollups=(rollup(HALF_HOUR),))) == [
+        "remove the policy that drops chunks of plant.rollup_30m"
+    ]
+
+
 def test_a_rollup_that_lacks_a_measurement_is_made_again() -> None:
     """It holds nothing that the readings do not."""
     wider = replace(NOTHING, measurements=(*MEASUREMENTS, "humidity"), rollups=(HALF_HOUR,))
-    assert summaries(wider, replace(LICENSED, rollups=(rollup(HALF_HOUR),))) == [
+    assert summaries(wider, replace(LICENSED, rollups=(rollup(HALF_HOUR, retention=None),))) == [
         "drop rollup plant.rollup_30m, which lacks humidity, to make it again",
         "create rollup plant.rollup_30m of temperature, cpu, humidity, to be filled in the background",
         "refresh rollup plant.rollup_30m every 30m",
@@ -202,7 +225,7 @@ def test_a_rollup_that_lacks_a_measurement_is_made_again() -> None:
 def test_a_rollup_with_a_measurement_too_many_stays() -> None:
     """As the column of the readings does."""
     narrower = replace(NOTHING, measurements=("cpu",), rollups=(HALF_HOUR,))
-    assert features.plan(narrower, replace(LICENSED, rollups=(rollup(HALF_HOUR),))) == []
+    assert features.plan(narrower, replace(LICENSED, rollups=(rollup(HALF_HOUR, retention=None),))) == []
 
 
 def test_the_apache_edition_drops_old_chunks_in_words() -> None:

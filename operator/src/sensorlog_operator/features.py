@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from psycopg import sql as pgsql
 
 from sensorlog import durations
-from sensorlog_operator import features_sql, rollups, sql
+from sensorlog_operator import features_sql, policies, rollups, sql
 from sensorlog_operator.plans import Action
+from sensorlog_operator.policies import Policy
 from sensorlog_operator.rollups import ObservedRollup
 from sensorlog_operator.schema import READINGS, Connection, Edition, Execute, mapped_errors
 
@@ -25,6 +26,9 @@ COLUMNSTORE_VERSION = (2, 18)
 
 CHUNKS_AT_ONCE = 32
 """Each dropped chunk is locked until the transaction ends, in a table of locks that all sessions share."""
+
+ROLLUP_MARGIN = timedelta(days=7)
+"""How long the policy that drops readings, which runs daily, may be late before a rollup does without them."""
 
 SEGMENT_BY, ORDER_BY = "sensor_id", "time DESC"
 """How readings are compressed: a sensor's lie together, the newest first, as they are asked for."""
@@ -39,19 +43,21 @@ class DesiredFeatures:
     retention: timedelta | None = None
     compress_after: timedelta | None = None
     rollups: tuple[timedelta, ...] = ()
+    chunk_interval: timedelta = timedelta(days=1)
+
+    @property
+    def rollup_retention(self) -> timedelta | None:
+        """Return the age at which a rollup's chunks go.
+
+        Long after the readings that they are made of, of which the last may share a chunk with younger ones: what
+        readings are still there must not be missing in a rollup.
+        """
+        return None if self.retention is None else self.retention + self.chunk_interval + ROLLUP_MARGIN
 
     @property
     def any(self) -> bool:
         """Whether it asks for anything."""
         return bool(self.retention or self.compress_after or self.rollups)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """A policy of the hypertable. `after` is None where it does not go by the age of readings."""
-
-    after: timedelta | None
-    scheduled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,7 @@ def _policies(connection: Connection, schema: str) -> dict[str, Policy]:
 
 
 def _compressed_by(connection: Connection, schema: str) -> tuple[str, str] | None:
-    statement = features_sql.COMPRESSION.format(table=regclass(schema, READINGS))
+    statement = features_sql.COMPRESSION.format(table=policies.regclass(schema, READINGS))
     row = connection.execute(statement).fetchone()
     # The catalog quotes what is a key word, such as time.
     return (row["segmentby"], (row["orderby"] or "").replace('"', "")) if row else None
@@ -141,9 +147,10 @@ def plan(desired: DesiredFeatures, observed: ObservedFeatures) -> list[Action]:
         return []
     if not observed.licensed:
         return list(_expiry(desired, observed))
+    wanted = dict.fromkeys(desired.rollups, desired.rollup_retention)
     # A rollup is filled before the readings below it are dropped or compressed.
     return [
-        *rollups.plan(desired.schema, desired.measurements, desired.rollups, observed.rollups),
+        *rollups.plan(desired.schema, desired.measurements, wanted, observed.rollups),
         *_compression(desired, observed),
         *_retention(desired, observed),
     ]
@@ -158,7 +165,7 @@ def _expiry(desired: DesiredFeatures, observed: ObservedFeatures) -> Iterator[Ac
         f"drop {count} {'chunk' if count == 1 else 'chunks'} of {desired.schema}.{READINGS} older than"
         f" {durations.text(desired.retention)}: readings before {newest.astimezone(UTC):%Y-%m-%dT%H:%MZ}",
         features_sql.DROP_CHUNKS.format(
-            table=regclass(desired.schema, READINGS), before=pgsql.Literal(newest.astimezone(UTC).isoformat())
+            table=policies.regclass(desired.schema, READINGS), before=pgsql.Literal(newest.astimezone(UTC).isoformat())
         ),
         risk="These readings are gone for good.",
         upkeep=True,
@@ -190,20 +197,13 @@ def lacking(desired: DesiredFeatures, observed: ObservedFeatures) -> list[str]:
 
 
 def _retention(desired: DesiredFeatures, observed: ObservedFeatures) -> Iterator[Action]:
-    table = regclass(desired.schema, READINGS)
-    yield from _policy(
-        f"policy that drops chunks of {desired.schema}.{READINGS}",
-        desired.retention,
-        observed.retention,
-        features_sql.ADD_RETENTION.format(table=table, after=pgsql.Literal(desired.retention)),
-        features_sql.REMOVE_RETENTION.format(table=table),
-        risk="Readings older than that are gone for good.",
-    )
+    risk = "Readings older than that are gone for good."
+    yield from policies.retention(desired.schema, READINGS, desired.retention, observed.retention, risk=risk)
 
 
 def _compression(desired: DesiredFeatures, observed: ObservedFeatures) -> Iterator[Action]:
     is_columnstore = observed.version >= COLUMNSTORE_VERSION
-    table = regclass(desired.schema, READINGS)
+    table = policies.regclass(desired.schema, READINGS)
     after = pgsql.Literal(desired.compress_after)
     if desired.compress_after is not None and observed.compressed_by != (SEGMENT_BY, ORDER_BY):
         enable = features_sql.ENABLE_COLUMNSTORE if is_columnstore else features_sql.ENABLE_COMPRESSION
@@ -213,45 +213,13 @@ def _compression(desired: DesiredFeatures, observed: ObservedFeatures) -> Iterat
         )
     add = features_sql.ADD_COLUMNSTORE if is_columnstore else features_sql.ADD_COMPRESSION
     remove = features_sql.REMOVE_COLUMNSTORE if is_columnstore else features_sql.REMOVE_COMPRESSION
-    yield from _policy(
-        f"policy that compresses chunks of {desired.schema}.{READINGS}",
+    yield from policies.plan(
+        f"compresses chunks of {desired.schema}.{READINGS}",
         desired.compress_after,
         observed.compression,
         add.format(table=table, after=after),
         remove.format(table=table),
     )
-
-
-def _policy(
-    what: str,
-    wanted: timedelta | None,
-    found: Policy | None,
-    add: pgsql.Composed,
-    remove: pgsql.Composed,
-    *,
-    risk: str = "",
-) -> Iterator[Action]:
-    if wanted is None:
-        if found is not None:
-            yield Execute(f"remove the {what}", remove)
-    elif found is None:
-        yield Execute(f"add a {what} older than {durations.text(wanted)}", add, risk=risk)
-    elif found != Policy(wanted):
-        before = "paused" if found.after == wanted else f"not {_age(found.after)}"
-        yield Execute(
-            f"set the {what} to those older than {durations.text(wanted)}, {before}",
-            pgsql.SQL("; ").join([remove, add]),
-            risk=risk,
-        )
-
-
-def _age(after: timedelta | None) -> str:
-    return "another rule" if after is None else durations.text(after)
-
-
-def regclass(schema: str, name: str) -> pgsql.Literal:
-    """Return a relation as functions of TimescaleDB take it: its quoted name as a text."""
-    return pgsql.Literal(pgsql.Identifier(schema, name).as_string())
 
 
 def apply(connection: Connection, schema: str, action: Action) -> None:

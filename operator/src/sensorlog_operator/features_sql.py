@@ -29,21 +29,28 @@ SELECT segmentby, orderby FROM timescaledb_information.hypertable_compression_se
 WHERE hypertable = to_regclass({table}) AND segmentby IS NOT NULL
 """)
 
-# A refresh policy belongs to the hypertable that the continuous aggregate is kept in.
+# Policies of a continuous aggregate are listed under the hypertable that it is kept in, or else under its own name.
 ROLLUPS = SQL("""
-SELECT c.view_name, c.materialized_only, j.job_id IS NOT NULL AS has_policy, j.scheduled, j.schedule_interval,
-       (j.config ->> 'start_offset') IS NULL AS from_the_beginning,
-       (j.config ->> 'end_offset')::interval AS end_offset,
+SELECT c.view_name, c.materialized_only,
+       r.job_id IS NOT NULL AS has_policy, r.scheduled, r.schedule_interval,
+       (r.config ->> 'start_offset') IS NULL AS from_the_beginning,
+       (r.config ->> 'end_offset')::interval AS end_offset,
+       d.job_id IS NOT NULL AS has_retention, d.scheduled AS drop_scheduled,
+       (d.config ->> 'drop_after')::interval AS drop_after,
        ARRAY(SELECT attname::text FROM pg_attribute
              WHERE attrelid = format('%%I.%%I', c.view_schema, c.view_name)::regclass
                AND attnum > 0 AND NOT attisdropped) AS columns
 FROM timescaledb_information.continuous_aggregates c
-LEFT JOIN timescaledb_information.jobs j
-  ON j.proc_name = 'policy_refresh_continuous_aggregate'
- AND (j.hypertable_schema, j.hypertable_name) IN (
+LEFT JOIN timescaledb_information.jobs r
+  ON r.proc_name = 'policy_refresh_continuous_aggregate'
+ AND (r.hypertable_schema, r.hypertable_name) IN (
+         (c.materialization_hypertable_schema, c.materialization_hypertable_name), (c.view_schema, c.view_name))
+LEFT JOIN timescaledb_information.jobs d
+  ON d.proc_name = 'policy_retention'
+ AND (d.hypertable_schema, d.hypertable_name) IN (
          (c.materialization_hypertable_schema, c.materialization_hypertable_name), (c.view_schema, c.view_name))
 WHERE c.hypertable_schema = %(schema)s AND c.hypertable_name = %(table)s AND c.view_schema = %(schema)s
-ORDER BY c.view_name, j.job_id
+ORDER BY c.view_name, r.job_id
 """)
 
 DROP_CHUNKS = SQL("SELECT drop_chunks({table}, older_than => {before}::timestamptz)")

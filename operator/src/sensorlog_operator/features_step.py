@@ -22,6 +22,7 @@ def desired(pipeline: Pipeline) -> features.DesiredFeatures:
         retention=durations.parse(timescale.retention) if timescale.retention else None,
         compress_after=durations.parse(timescale.compress_after) if timescale.compress_after else None,
         rollups=tuple(durations.parse(rollup.interval) for rollup in timescale.rollups or ()),
+        chunk_interval=pipeline.chunk_interval,
     )
 
 

@@ -4,7 +4,7 @@ A rollup that lacks a measurement is made again: nothing is lost, because it hol
 Queries are answered from the readings until it is filled. Continuous aggregates of other names are left alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,8 +13,9 @@ from psycopg import sql as pgsql
 from sensorlog import durations
 from sensorlog import rollups as shape
 from sensorlog.rollups import Partial
-from sensorlog_operator import features_sql
+from sensorlog_operator import features_sql, policies
 from sensorlog_operator.plans import Action
+from sensorlog_operator.policies import Policy
 from sensorlog_operator.schema import READINGS, Connection, Execute
 
 LONGEST_SCHEDULE = timedelta(hours=1)
@@ -39,6 +40,7 @@ class ObservedRollup:
     columns: frozenset[str]
     refresh: Refresh | None
     materialized_only: bool = True
+    retention: Policy | None = None
 
 
 def refresh_of(interval: timedelta) -> Refresh:
@@ -59,18 +61,22 @@ def observe(connection: Connection, schema: str) -> tuple[ObservedRollup, ...]:
             frozenset(row["columns"]),
             refresh if row["has_policy"] else None,
             row["materialized_only"],
+            Policy(row["drop_after"], row["drop_scheduled"]) if row["has_retention"] else None,
         )
     return tuple(found.values())
 
 
 def plan(
-    schema: str, measurements: tuple[str, ...], wanted: Sequence[timedelta], observed: Sequence[ObservedRollup]
+    schema: str,
+    measurements: tuple[str, ...],
+    wanted: Mapping[timedelta, timedelta | None],
+    observed: Sequence[ObservedRollup],
 ) -> Iterator[Action]:
-    """Yield the steps from the rollups that there are to those that are wanted."""
+    """Yield the steps from the rollups that there are to the intervals that are wanted, each with its retention."""
     existing = {rollup.interval: rollup for rollup in observed}
-    for interval in sorted(existing.keys() - set(wanted)):
+    for interval in sorted(existing.keys() - wanted.keys()):
         yield _drop(schema, interval)
-    for interval in wanted:
+    for interval, keep_for in wanted.items():
         found = existing.get(interval)
         if found is not None and not shape.columns(measurements) <= found.columns:
             yield _drop(schema, interval, f", which lacks {_lacking(measurements, found)}, to make it again")
@@ -79,6 +85,7 @@ def plan(
             yield _create(schema, measurements, interval)
             found = ObservedRollup(interval, frozenset(), None)
         yield from _upkeep(schema, found)
+        yield from policies.retention(schema, shape.name(interval), keep_for, found.retention)
 
 
 def _lacking(measurements: tuple[str, ...], found: ObservedRollup) -> str:
@@ -141,7 +148,7 @@ def _upkeep(schema: str, found: ObservedRollup) -> Iterator[Action]:
         )
     if found.refresh == wanted:
         return
-    view_name = pgsql.Literal(pgsql.Identifier(schema, name).as_string())
+    view_name = policies.regclass(schema, name)
     add = features_sql.ADD_REFRESH.format(
         view=view_name, end_offset=pgsql.Literal(wanted.end_offset), schedule=pgsql.Literal(wanted.schedule)
     )

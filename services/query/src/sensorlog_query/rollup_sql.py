@@ -60,7 +60,7 @@ SELECT lower(span), upper(span)
 FROM rollup, unnest(
     int8multirange(int8range(%(low)s::int8, %(high)s::int8)) - coalesce((
         SELECT range_agg(int8range(greatest(low, %(low)s::int8), least(high, %(high)s::int8 - 1) + 1))
-        FROM invalid WHERE low < %(high)s::int8 AND high >= %(low)s::int8
+        FROM invalid WHERE low <= high AND low < %(high)s::int8 AND high >= %(low)s::int8
     ), '{{}}'::int8multirange)
 ) AS span
 ORDER BY upper(span) - lower(span) DESC
