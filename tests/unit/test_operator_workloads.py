@@ -9,6 +9,7 @@ from sensorlog.pipeline import PipelineConfig
 from sensorlog_operator import manifests, workloads
 from sensorlog_operator.errors import Reason
 from sensorlog_operator.plans import Refusal
+from sensorlog_query.settings import Settings as QuerySettings
 from support.resources import UID, a_pipeline, mounts, operator_settings
 
 Object = dict[str, Any]
@@ -288,6 +289,16 @@ def test_services_tell_what_the_port_speaks(query: dict[str, Any], protocol: str
     children = build(query=query)
     for name in ("query", "query-pods"):
         assert children["Service", f"plant-{name}"]["spec"]["ports"][0]["appProtocol"] == protocol
+
+
+def test_callers_have_left_a_query_pod_before_it_stops() -> None:
+    """The endpoints are told within 3 seconds; then no connection is older than it may get, and calls finish."""
+    service = QuerySettings.model_fields
+    longest = 1.1 * service["connection_seconds"].default
+    pod = query_pod(build())
+    drain = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert drain >= 3 + longest
+    assert pod["terminationGracePeriodSeconds"] > drain + service["shutdown_seconds"].default
 
 
 def test_names_of_the_longest_pipeline_fit() -> None:

@@ -35,13 +35,16 @@ KAFKA_DIRECTORY = "/etc/sensorlog/kafka"
 TLS_DIRECTORY = "/etc/sensorlog/tls"
 RUN_AS = 65532
 
-TERMINATION_GRACE_SECONDS = 40
-"""Longer than a service needs to finish what is in flight."""
+TERMINATION_GRACE_SECONDS = 60
+"""Longer than a service needs to finish what is in flight, after it has drained."""
 
 SPREAD_OVER = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
 
-ENDPOINT_DRAIN_SECONDS = 5
-"""Time for kube-proxy and clients to stop choosing a pod before it stops answering."""
+ENDPOINT_DRAIN_SECONDS = 25
+"""Time for kube-proxy to stop choosing a pod, and then for its callers to connect anew, before it stops answering.
+
+The query service asks them to after SENSORLOG_CONNECTION_SECONDS, give or take a tenth.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class BindError(Exception):
     """The port cannot be listened on."""
 
 
-def _options(pipeline: PipelineConfig, processes: int) -> list[tuple[str, Any]]:
+def _options(pipeline: PipelineConfig, settings: Settings) -> list[tuple[str, Any]]:
     largest = largest_page_bytes(measurements.names(pipeline.measurements))
     return [
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -57,7 +57,10 @@ def _options(pipeline: PipelineConfig, processes: int) -> list[tuple[str, Any]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         # Processes of one supervisor share the port. Others would share its calls without anybody noticing.
-        ("grpc.so_reuseport", int(processes > 1)),
+        ("grpc.so_reuseport", int(settings.processes > 1)),
+        # Callers connect anew now and then, so that they find new pods, and have left when this one ends: what a server
+        # that stops is sent before the caller knows ends CANCELLED. What is at work on an old connection goes on.
+        ("grpc.max_connection_age_ms", round(settings.connection_seconds * 1000)),
     ]
 
 
@@ -107,7 +110,7 @@ class QueryServer:
         server = grpc.server(
             ThreadPoolExecutor(self._settings.workers, thread_name_prefix="call"),
             interceptors=_interceptors(self._settings, pipeline, self._metrics),
-            options=_options(pipeline, self._settings.processes),
+            options=_options(pipeline, self._settings),
             maximum_concurrent_rpcs=self._settings.max_calls,
         )
         logger_pb2_grpc.add_LoggerServicer_to_server(self._logger(pipeline, names, statements), server)

@@ -88,6 +88,11 @@ class Settings(BaseSettings):
     export_stall_seconds: Annotated[float, Field(gt=0)] = Field(
         120.0, description="How long an export waits for a caller who does not read, before it is ended, in seconds."
     )
+    connection_seconds: Annotated[float, Field(ge=1)] = Field(
+        20.0,
+        description="After how long a client is asked to connect anew, in seconds, give or take a tenth. Calls at work"
+        " go on. A pod that ends must be out of the endpoints for longer before SIGTERM.",
+    )
     shutdown_seconds: Annotated[float, Field(ge=0)] = Field(
         20.0, description="How long calls may go on after SIGTERM, in seconds."
     )
