@@ -7,10 +7,11 @@ import argparse
 import gc
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
-from sensorlog.credentials import CredentialsError, kafka_client_options
+from sensorlog.credentials import CredentialsError, mounted_kafka_options
 from sensorlog.measurements import names
 from sensorlog.pipeline import PipelineConfig, PipelineConfigError, read_pipeline_config
 from sensorlog.telemetry import Health, Heartbeat, StopSignal, TelemetryServer, configure_logging
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 def build(settings: Settings, config: PipelineConfig) -> tuple[Ingest, Health]:
     """Return the service and its health checks. Raises CredentialsError; connects to nothing yet."""
     connect = connector(settings.database_dir)
-    kafka_options = kafka_client_options(config.kafka, settings.kafka_dir)
+    read_kafka_options = partial(mounted_kafka_options, config.kafka, settings.kafka_dir)
     metrics = Metrics()
     heartbeat = Heartbeat("the consumer loop", MAX_SILENCE)
     transaction = BatchTransaction(
@@ -75,7 +76,7 @@ def build(settings: Settings, config: PipelineConfig) -> tuple[Ingest, Health]:
     )
     writer = Writer(connect, transaction, metrics, Tracer())
     ingest = Ingest(
-        lambda listener: MessageSource(config.kafka, kafka_options, listener, metrics),
+        lambda listener: MessageSource(config.kafka, read_kafka_options, listener, metrics),
         BatchBuilder(config),
         writer,
         metrics,

@@ -7,14 +7,16 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from sensorlog.pipeline import KafkaConfig
+from sensorlog.trouble import is_refusal
 from sensorlog_ingest.batches import Advance
+from sensorlog_ingest.connection import REMEDY, Connection
 from sensorlog_ingest.lag import Lag
 from sensorlog_ingest.messages import Message, Partition
 from sensorlog_ingest.metrics import Metrics
@@ -76,11 +78,15 @@ class MessageSource:
     """The messages of the pipeline's topics that fall to this process."""
 
     def __init__(
-        self, config: KafkaConfig, connection: Mapping[str, str], listener: RebalanceListener, metrics: Metrics
+        self,
+        config: KafkaConfig,
+        read_options: Callable[[], Mapping[str, str]],
+        listener: RebalanceListener,
+        metrics: Metrics,
     ) -> None:
         self._topics = [config.readings_topic, config.sensors_topic]
+        self._connection = Connection(read_options)
         self._options = {
-            **connection,
             **OPTIONS,
             "group.id": config.group_id,
             "client.id": socket.gethostname(),
@@ -96,11 +102,11 @@ class MessageSource:
         self._not_before = 0.0
         self._next_probe = 0.0
         self._problem: str | None = "no partition is assigned yet"
-        self._consumer = self._subscribe()
+        self._consumer = self._connection.consumer(self._subscribe)
 
-    def _subscribe(self) -> Consumer:
+    def _subscribe(self, connection: Mapping[str, str]) -> Consumer:
         protocol = CLASSIC_OPTIONS if self._protocol == "classic" else {"group.protocol": self._protocol}
-        consumer = Consumer({**self._options, **protocol}, logger=_LIBRDKAFKA_LOG)
+        consumer = Consumer({**connection, **self._options, **protocol}, logger=_LIBRDKAFKA_LOG)
         consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         return consumer
 
@@ -230,7 +236,11 @@ class MessageSource:
 
     # Assignments
 
+    # A consumer that was replaced may still call back while it closes, in another thread: it has no say any more.
+
     def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        if consumer is not self._consumer:
+            return
         log.info("partitions assigned", partitions=_shown(partitions))
         self._has_joined = True
         self._problem = None
@@ -241,11 +251,15 @@ class MessageSource:
         self._metrics.assigned.set(len(self._positions.assigned))
 
     def _on_revoke(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        if consumer is not self._consumer:
+            return
         log.info("partitions revoked", partitions=_shown(partitions))
         self._listener.before_revoke()
         self._give_up(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        if consumer is not self._consumer:
+            return
         log.warning("partitions lost to others", partitions=_shown(partitions))
         self._listener.start_over()
         self._give_up(consumer, partitions)
@@ -266,9 +280,9 @@ class MessageSource:
         return f"{waiting} partitions wait for their stored offsets" if waiting else None
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
-            self._problem = f"no broker answers: {error.str()}"
-        log.warning("Kafka", error=error.str(), code=error.name())
+        self._connection.on_error(error)
+        if error.code() == KafkaError._ALL_BROKERS_DOWN or self._connection.is_refused():  # noqa: SLF001
+            self._problem = self._connection.problem(error)
 
     def _on_failure(self, error: KafkaError) -> None:
         if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
@@ -279,7 +293,7 @@ class MessageSource:
         elif error.retriable() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             log.info("Kafka", error=error.str(), code=error.name())
         else:
-            self._problem = f"Kafka refuses: {error.str()}"
+            self._problem = f"Kafka refuses: {error.str()}" + (f"; {REMEDY}" if is_refusal(error) else "")
             log.warning("Kafka refuses", error=error.str(), code=error.name())
 
     def _resubscribe(self, error: KafkaError) -> None:
@@ -287,11 +301,16 @@ class MessageSource:
         if not self._has_joined:
             self._protocol = "classic" if self._protocol == "consumer" else "consumer"
         log.warning("joining the group anew", error=error.str(), protocol=self._protocol)
+        self._go_on_with(self._connection.consumer(self._subscribe))
+
+    def _go_on_with(self, consumer: Consumer) -> None:
+        """Put another consumer in place of the one there is; what was read and is not stored will be read again."""
         self._listener.start_over()
-        self.close()
+        replaced, self._consumer = self._consumer, consumer
         self._lag.forget(self._positions.assigned)
         self._positions.remove(self._positions.assigned)
-        self._consumer = self._subscribe()
+        self._metrics.assigned.set(0)
+        _close(replaced)
 
     def _probe_when_idle(self) -> None:
         is_idle = self._problem is not None or not self._positions.assigned
@@ -301,13 +320,16 @@ class MessageSource:
 
     def _probe(self) -> str | None:
         """Ask the brokers for the topics; return what is wrong. More processes than partitions is not wrong."""
+        if self._connection.is_refused() and (consumer := self._connection.renewed(self._subscribe)):
+            self._go_on_with(consumer)
         try:
             known = self._consumer.list_topics(timeout=BROKER_SECONDS).topics
         except KafkaException as e:
-            return f"no broker answers: {e.args[0].str()}"
+            return self._connection.problem(e.args[0])
+        self._connection.works()
         missing = [topic for topic in self._topics if topic not in known]
         if missing:
-            return f"topics do not exist yet: {', '.join(missing)}"
+            return f"topics do not exist yet, or may not be described by this user: {', '.join(missing)}"
         is_first_probe = self._next_probe == 0  # after it, the group had time to give us something
         return "no partition is assigned yet" if is_first_probe and not self._has_joined else None
 
@@ -315,12 +337,16 @@ class MessageSource:
 
     def close(self) -> None:
         """Leave the group, so that others take over at once."""
-        # In a thread: without a broker the goodbye may take longer than we have.
-        closing = threading.Thread(target=self._consumer.close, name="close-consumer", daemon=True)
-        closing.start()
-        closing.join(CLOSE_SECONDS)
-        if closing.is_alive():
-            log.warning("left without a goodbye: the broker did not answer")
+        _close(self._consumer)
+
+
+def _close(consumer: Consumer) -> None:
+    # In a thread: without a broker the goodbye may take longer than we have.
+    closing = threading.Thread(target=consumer.close, name="close-consumer", daemon=True)
+    closing.start()
+    closing.join(CLOSE_SECONDS)
+    if closing.is_alive():
+        log.warning("left without a goodbye: the broker did not answer")
 
 
 def _partition(partition: TopicPartition) -> Partition:
