@@ -1,5 +1,6 @@
 """One process that serves: alone, or as one of several under a supervisor."""
 
+import gc
 import signal
 from multiprocessing.connection import Connection
 
@@ -44,6 +45,10 @@ def _health(server: QueryServer) -> Health:
 
 def _run(server: QueryServer, settings: Settings, stop: StopSignal) -> None:
     server.start()
+    # What exists by now stays until the end: the garbage collector need not look through it again and again, which
+    # took up to a tenth of the time of a busy process.
+    gc.collect()
+    gc.freeze()
     stop.wait()
     log.info("stopping", grace_seconds=settings.shutdown_seconds)
     server.stop()

@@ -54,8 +54,8 @@ class Replies:
     def readings(self, block: Block) -> bytes:
         """Return the bytes of a message whose field `results` has the block's rows, each as `reading` makes it."""
         values = [block[f"v{i}"] for i in range(packed_rows.KEY, packed_rows.columns(block))]
-        encoder = wire.encoder(self.measurements)
-        return encoder.encode(self._timestamps(block["v0"]), block["v1"], values, packed_rows.nulls(block))
+        ts = self._timestamps(block["v0"])
+        return wire.results(self.measurements, ts, block["v1"], values, packed_rows.nulls(block))
 
     def average(self, row: Row, aggregates: Iterable[Aggregate]) -> pb.SensorAvgData:
         """Return the message of (bucket, sensor_id or None, count, values of the first of `aggregates`...)."""
