@@ -69,6 +69,7 @@ def test_a_changed_secret_rolls_the_pods_once(cluster: Cluster, pipeline: E2EPip
         ("configmap", "plant-pipeline"),
         ("serviceaccount", "plant-query"),
         ("poddisruptionbudget", "plant-ingest"),
+        ("networkpolicy", "plant-query"),
     ],
 )
 def test_a_deleted_child_comes_back(shared: E2EPipeline, kind: str, name: str) -> None:

@@ -31,8 +31,15 @@ def start_traffic(pipeline: E2EPipeline) -> tuple[traffic.Traffic, traffic.Traff
     return publisher.wait_running(), caller.wait_running()
 
 
+def ending(pipeline: E2EPipeline) -> list[str]:
+    """Return the names of the pods that are being deleted."""
+    pods = [pod["metadata"] for pod in pipeline.cluster.list("pods", pipeline.namespace)]
+    return [metadata["name"] for metadata in pods if "deletionTimestamp" in metadata]
+
+
 def assert_nothing_happened(pipeline: E2EPipeline, publisher: traffic.Traffic, caller: traffic.Traffic) -> None:
-    """See that every call was answered, and that every reading is stored once."""
+    """See that every call was answered until the last old pod was gone, and that every reading is stored once."""
+    wait_until(lambda: ending(pipeline), lambda names: not names, deadline=120, what="the old pods to end")
     asked, sent = caller.finish(), publisher.finish()["sent"]
     assert asked["failures"] == []
     assert asked["calls"].keys() == KINDS

@@ -3,6 +3,7 @@
 import base64
 import json
 import secrets
+import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from support.operated import (
     install_resource,
     install_rights,
     login,
+    pipelines_path,
     remove_keda,
     remove_rights,
     rendered,
     start_operator,
 )
 from support.processes import ServiceProcess
+from support.resources import pipeline_body
 from support.tls import Authority
 from support.waiting import wait_for_value, wait_until
 
@@ -261,6 +264,52 @@ def test_keda_is_missed_until_it_is_there(make_pipeline: MakePipeline, request: 
     pipeline.change(paused=True)
     pipeline.wait_child(KEDA, "scaledobjects", "ingest", lambda child: child is None)
     assert pipeline.replicas("ingest") == 0
+
+
+def refusal(server: ApiServer, **spec: Any) -> str | None:
+    """Return why the API server refuses a resource with these fields, None where it does not."""
+    body = pipeline_body(**spec)
+    body["metadata"] = {"name": "plant", "namespace": "default"}
+    try:
+        server.call("POST", f"{pipelines_path('default')}?dryRun=All", body)
+    except urllib.error.HTTPError as e:
+        with e:
+            return str(json.loads(e.read())["message"])
+    return None
+
+
+def test_autoscaling_and_policies_that_make_sense_are_accepted(api_server: ApiServer) -> None:
+    """Down to no ingest pod, and with requests that are given as a number."""
+    resources = {"requests": {"cpu": 1}}
+    peer = {"namespaceSelector": {"matchLabels": {"team": "blue"}}}
+    policy = {"mode": "Strict", "clients": [peer], "egressPorts": [9094]}
+    ingest = {"autoscaling": {"minReplicas": 0, "maxReplicas": 1}}
+    query = {"autoscaling": {"maxReplicas": 1}, "resources": resources}
+    assert refusal(api_server, ingest=ingest, query=query, networkPolicy=policy) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"ingest": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}}, "minReplicas must not be above"),
+        ({"ingest": {"autoscaling": {"maxReplicas": 0}}}, "spec.ingest.autoscaling.maxReplicas"),
+        ({"ingest": {"autoscaling": {"maxReplicas": 1, "lagThreshold": 0}}}, "lagThreshold"),
+        ({"query": {"autoscaling": {"minReplicas": 0, "maxReplicas": 2}}}, "spec.query.autoscaling.minReplicas"),
+        ({"query": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}}, "minReplicas must not be above"),
+        ({"query": {"autoscaling": {"maxReplicas": 2}, "resources": {}}}, "needs resources.requests.cpu"),
+        (
+            {"query": {"autoscaling": {"maxReplicas": 2}, "resources": {"requests": {"memory": "1Gi"}}}},
+            "needs resources.requests.cpu",
+        ),
+        ({"networkPolicy": {"mode": "Open"}}, "spec.networkPolicy.mode"),
+        ({"networkPolicy": {"egressPorts": [0]}}, "spec.networkPolicy.egressPorts"),
+    ],
+)
+def test_autoscaling_and_policies_that_make_no_sense_are_refused(
+    api_server: ApiServer, spec: dict[str, Any], said: str
+) -> None:
+    """With the field, before anything happens."""
+    assert said in (refusal(api_server, **spec) or "accepted")
 
 
 # Rights
