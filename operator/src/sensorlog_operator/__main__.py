@@ -18,6 +18,7 @@ from sensorlog_operator.errors import NeedsChangeError, PipelineError
 from sensorlog_operator.events import Events
 from sensorlog_operator.handlers import Watcher, register
 from sensorlog_operator.models import Pipeline
+from sensorlog_operator.preview import PreviewServer
 from sensorlog_operator.reconcile import Reconciler
 from sensorlog_operator.reviewers import Reviewers
 from sensorlog_operator.settings import Settings
@@ -48,6 +49,7 @@ def run(settings: Settings) -> int:
     controller = Controller(queue, reconciler, claims, workers=settings.workers, resync=settings.resync_seconds)
     health.liveness.append(controller.stuck)
     telemetry = TelemetryServer(settings.telemetry_port, health)
+    previews = PreviewServer(settings.plan_port, reconciler.plan) if settings.plan_port else None
     registry = kopf.OperatorRegistry()
 
     def on_startup() -> None:
@@ -55,6 +57,8 @@ def run(settings: Settings) -> int:
         look_at_reviewers(kube, settings, queue)
         controller.start()
         telemetry.start()
+        if previews:
+            previews.start()
 
     register(registry, Watcher(queue, claims), on_startup)
     try:
@@ -69,6 +73,8 @@ def run(settings: Settings) -> int:
     finally:
         controller.stop()
         telemetry.stop()
+        if previews:
+            previews.stop()
     return 0
 
 

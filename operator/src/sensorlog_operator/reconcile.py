@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from sensorlog_operator import applied, children, conditions, manifests
+from sensorlog_operator import applied, children, conditions, manifests, preview
 from sensorlog_operator.access import Access
 from sensorlog_operator.claims import Claims
 from sensorlog_operator.conditions import Condition, ConditionType
@@ -90,10 +90,20 @@ class Reconciler:
             return
         self._write(resource, [Condition.of("Ready", error)], {})
 
-    def _provision(self, pipeline: Pipeline) -> bool:
-        report = Report()
+    def plan(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return what applying this resource would do, as `preview.document`; nothing is changed by it.
+
+        Raises NeedsChangeError where the resource does not fit the model, PipelineError where the API server is away.
+        """
+        pipeline = Pipeline.from_body(body)
+        shared = self._round(pipeline, dry_run=True)
+        with closing(Provisioning(shared)) as provisioning:
+            decision = provisioning.decide(applied.baseline(pipeline))
+        return preview.document(decision, shared.report)
+
+    def _round(self, pipeline: Pipeline, *, dry_run: bool = False) -> Round:
         credentials = Credentials(self._kube, pipeline)
-        shared = Round(
+        return Round(
             pipeline=pipeline,
             kube=self._kube,
             settings=self._settings,
@@ -102,9 +112,14 @@ class Reconciler:
             credentials=credentials,
             access=Access(self._kube, pipeline, credentials),
             keda=self._keda,
-            report=report,
+            report=Report(),
             cluster=self._cluster,
+            dry_run=dry_run,
         )
+
+    def _provision(self, pipeline: Pipeline) -> bool:
+        shared = self._round(pipeline)
+        report = shared.report
         with closing(Provisioning(shared)) as provisioning:
             decision = provisioning.decide(applied.baseline(pipeline))
             pipeline = self._remember_approval(pipeline, decision)

@@ -19,6 +19,9 @@ class Settings(BaseSettings):
     resync_seconds: float = Field(default=60, gt=0, description="How often every pipeline is looked at.")
     workers: int = Field(default=4, ge=1, le=64, description="Pipelines reconciled at the same time.")
     telemetry_port: int = Field(default=9090, ge=0, le=65535, description="Port of /metrics, /livez and /readyz.")
+    plan_port: int = Field(
+        default=0, ge=0, le=65535, description="Port of 127.0.0.1 that plans are asked for at; 0 for none."
+    )
     log_level: str = Field(default="INFO", description="Least severe level that is logged.")
     log_format: LogFormat = Field(default="auto", description="json, console, or auto: console on a terminal.")
     watch_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -43,6 +43,8 @@ class Round:
     report: Report
     cluster: Callable[[], str]
     """Tells this Kubernetes cluster from others."""
+    dry_run: bool = False
+    """Whether it is only asked what would be done."""
 
 
 class Step:
@@ -91,7 +93,8 @@ class TopicStep(Step):
         pipeline = self._round.pipeline
         self._kafka = brokers.admin(self._round.credentials.kafka_options())
         claim = Claim.of(pipeline, cluster_id=self._kafka.cluster_id())
-        self._round.claims.put(claim)
+        if not self._round.dry_run:
+            self._round.claims.put(claim)
         self._refusal = self._contested(claim)
         names = [topic.name for topic in topics.desired(pipeline)]
         self._observed = {} if self._refusal else topics.observe(self._kafka, names)

@@ -8,7 +8,7 @@ import typer
 
 from sensorlog import __version__
 from sensorlog_cli.boundary import Boundary
-from sensorlog_cli.commands import dead_letters, export, plot, publish, read, status
+from sensorlog_cli.commands import dead_letters, export, plan, plot, publish, read, status
 from sensorlog_cli.options import Output
 from sensorlog_cli.output import write_json
 
@@ -29,6 +29,7 @@ for command in (
     export.export,
     plot.plot,
     status.status,
+    plan.plan,
 ):
     app.command()(command)
 app.add_typer(dead_letters.app, name="dead-letters")

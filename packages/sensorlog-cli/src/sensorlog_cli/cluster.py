@@ -26,6 +26,9 @@ from sensorlog_cli.pipelines import Pipeline, from_resource
 
 GROUP, VERSION, PLURAL = "sensorlog.dev", "v1alpha1", "sensorlogpipelines"
 QUERY_PORT = 50051
+PLAN_PORT = 9091
+"""Where the operator's pod answers what applying a resource would do, on its loopback interface."""
+OPERATOR_SELECTOR = "app.kubernetes.io/part-of=sensorlog,app.kubernetes.io/component=operator"
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 Object = Mapping[str, Any]
@@ -169,20 +172,61 @@ class Cluster:
                 process.terminate()
 
     def _port_forward(self, pipeline: Pipeline) -> list[str]:
+        otherwise = " or name the service with --endpoint HOST:PORT"
+        target = [f"--namespace={pipeline.namespace}", "--address=127.0.0.1", f"service/{pipeline.query_service}"]
+        return [
+            *self.kubectl("it forwards the port of the query service", otherwise),
+            "port-forward",
+            *target,
+            f":{QUERY_PORT}",
+        ]
+
+    def kubectl(self, purpose: str, otherwise: str = "") -> list[str]:
+        """Return kubectl with the options that choose this cluster.
+
+        UnreachableError where it is not installed says what it is for, and what else would do.
+        """
         kubectl = shutil.which("kubectl")
         if kubectl is None:
             raise UnreachableError(
-                "kubectl is not on the PATH, and it forwards the port of the query service; install it "
-                "(https://kubernetes.io/docs/tasks/tools/) or name the service with --endpoint HOST:PORT"
+                f"kubectl is not on the PATH, and {purpose}; install it (https://kubernetes.io/docs/tasks/tools/)"
+                f"{otherwise}"
             )
-        options = self._options
-        chosen = [
-            f"--{flag}={value}"
-            for flag, value in (("kubeconfig", options.kubeconfig), ("context", options.context))
-            if value
-        ]
-        target = [f"--namespace={pipeline.namespace}", "--address=127.0.0.1", f"service/{pipeline.query_service}"]
-        return [kubectl, "port-forward", *chosen, *target, f":{QUERY_PORT}"]
+        options = (("kubeconfig", self._options.kubeconfig), ("context", self._options.context))
+        return [kubectl, *(f"--{flag}={value}" for flag, value in options if value)]
+
+    def annotate(self, name: str, annotation: str, value: str) -> None:
+        """Set an annotation of a SensorLogPipeline of the namespace."""
+        self._custom.patch_namespaced_custom_object(
+            group=GROUP,
+            version=VERSION,
+            plural=PLURAL,
+            namespace=self.namespace,
+            name=name,
+            body={"metadata": {"annotations": {annotation: value}}},
+            _request_timeout=self._timeout,
+        )
+
+    @contextmanager
+    def operator(self, namespace: str) -> Iterator[str]:
+        """Reach the operator's port of plans at the yielded `127.0.0.1:port`, for as long as the block lasts.
+
+        Raises UnreachableError when no operator runs in `namespace`, or kubectl cannot forward to it.
+        """
+        deployments = self._items(
+            client.AppsV1Api(self._api).list_namespaced_deployment, namespace, label_selector=OPERATOR_SELECTOR
+        )
+        if not deployments:
+            raise UnreachableError(
+                f"no SensorLog operator in namespace {namespace!r}; name its own with --operator-namespace"
+            )
+        target = [f"--namespace={namespace}", "--address=127.0.0.1", f"deployment/{deployments[0]['metadata']['name']}"]
+        command = [*self.kubectl("it forwards the operator's port"), "port-forward", *target, f":{PLAN_PORT}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:  # noqa: S603
+            try:
+                yield _forwarded_address(process, self._timeout, "the operator")
+            finally:
+                process.terminate()
 
 
 def _configure(options: ClusterOptions, settings: client.Configuration) -> str:
@@ -249,7 +293,7 @@ class _Lines:
 _FORWARDING = re.compile(r"Forwarding from (127\.0\.0\.1:[0-9]+)")
 
 
-def _forwarded_address(process: "subprocess.Popen[bytes]", timeout: float) -> str:
+def _forwarded_address(process: "subprocess.Popen[bytes]", timeout: float, what: str = "the query service") -> str:
     """Return where kubectl listens, which is the first thing it prints."""
     assert process.stdout is not None  # noqa: S101 -- Popen was told to make pipes
     assert process.stderr is not None  # noqa: S101
@@ -259,4 +303,4 @@ def _forwarded_address(process: "subprocess.Popen[bytes]", timeout: float) -> st
         return found.group(1)
     process.terminate()
     reason = " ".join(process.stderr.read().decode().split()) or f"silent for {timeout:g} s"
-    raise UnreachableError(f"cannot forward to the query service: {reason}; `sensorlog status` says more")
+    raise UnreachableError(f"cannot forward to {what}: {reason}; `sensorlog status` says more")

@@ -29,6 +29,8 @@ class ExitStatus(IntEnum):
     FAILED = 1
     USAGE = 2
     UNREACHABLE = 3
+    PENDING = 4
+    """Something is to be done, by `plan`."""
     INTERRUPTED = 130
 
 

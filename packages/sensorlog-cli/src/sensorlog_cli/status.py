@@ -13,6 +13,9 @@ Object = Mapping[str, Any]
 CONDITIONS = ("TopicReady", "SchemaReady", "IngestReady", "QueryReady", "Ready")
 """In the order in which a pipeline comes up: an earlier one explains the later ones."""
 
+GOOD_WHEN_FALSE = ("PlanPending", "Drifted")
+"""Conditions that are true when somebody should look; Ready does not depend on them."""
+
 MAX_EVENTS = 10
 
 
@@ -28,8 +31,8 @@ class Condition:
 
     @property
     def holds(self) -> bool:
-        """Return whether the condition is true."""
-        return self.status == "True"
+        """Return whether the condition is as it should be."""
+        return self.status == ("False" if self.type in GOOD_WHEN_FALSE else "True")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +111,21 @@ class Status:
     def _wellbeing(self) -> str:
         counts = [f"{_ready_of(self.pods, component)} {component}" for component in ("ingest", "query")]
         lag = "lag unknown" if self.lag is None else f"lag {self.lag}"
-        return ", ".join([*counts, lag, *(["PAUSED"] if self.paused else [])])
+        asides = [
+            text for kind, text in _ASIDES.items() if any(c.type == kind and not c.holds for c in self.conditions)
+        ]
+        return ", ".join([*counts, lag, *(["PAUSED"] if self.paused else []), *asides])
 
     def _first_problem(self) -> str:
         for condition in self.conditions:
-            if not condition.holds and condition.type != "Ready":
+            if not condition.holds and condition.type not in ("Ready", *GOOD_WHEN_FALSE):
                 return f"{condition.type} is {condition.status}, {condition.reason}: {condition.message}"
         ready = next((c for c in self.conditions if c.type == "Ready"), None)
         return f"{ready.reason}: {ready.message}" if ready else "it has no conditions yet"
+
+
+_ASIDES = {"PlanPending": "a PLAN WAITS for approval", "Drifted": "changed BY HAND"}
+"""What to say of a pipeline that is well otherwise."""
 
 
 def status_of(resource: Object, pods: Iterable[Object], events: Iterable[Object], now: datetime) -> Status:
