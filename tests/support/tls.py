@@ -22,14 +22,18 @@ class Issued:
 
 
 class Authority:
-    """Signs certificates for 127.0.0.1 and `names`."""
+    """Signs certificates for 127.0.0.1 and `names`; one with a parent adds what leads to the parent's own."""
 
-    def __init__(self, name: str = "test authority") -> None:
+    def __init__(self, name: str = "test authority", *, parent: "Authority | None" = None) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _named(name)
+        signer = parent or self
+        self._chain = b"" if parent is None else parent._chain
         ca = x509.BasicConstraints(ca=True, path_length=None)
-        builder = _builder(self._name, self._name, self._key.public_key(), timedelta(days=1))
-        self._certificate = builder.add_extension(ca, critical=True).sign(self._key, hashes.SHA256())
+        builder = _builder(self._name, signer._name, self._key.public_key(), timedelta(days=1))
+        self._certificate = builder.add_extension(ca, critical=True).sign(signer._key, hashes.SHA256())
+        if parent is not None:
+            self._chain = self.certificate + self._chain
 
     @property
     def certificate(self) -> bytes:
@@ -45,7 +49,7 @@ class Authority:
             self._key, hashes.SHA256()
         )
         return Issued(
-            certificate.public_bytes(Encoding.PEM),
+            certificate.public_bytes(Encoding.PEM) + self._chain,
             key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         )
 
