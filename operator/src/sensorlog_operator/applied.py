@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from sensorlog_operator.conditions import Condition
 from sensorlog_operator.errors import Reason
 from sensorlog_operator.gate import Decision, Entry, Recorded
-from sensorlog_operator.models import APPROVE, Pipeline, PipelineSpec
+from sensorlog_operator.models import APPROVE, Pipeline
 from sensorlog_operator.report import Report
+from sensorlog_operator.spec import PipelineSpec
 
 RELEASE = version("sensorlog-operator")
 """Another release may want other tables and children for the same resource: that is a change, and no drift."""

@@ -11,9 +11,10 @@ from typing import Any
 from sensorlog_operator.conditions import Condition
 from sensorlog_operator.errors import Reason
 from sensorlog_operator.manifests import Object, child_metadata, child_name, group_id
-from sensorlog_operator.models import IngestAutoscaling, Pipeline, QueryAutoscaling
+from sensorlog_operator.models import Pipeline
 from sensorlog_operator.replicas import Bounds, ingest_bounds, ingest_replicas
 from sensorlog_operator.secrets import kafka_projections
+from sensorlog_operator.spec import IngestAutoscaling, QueryAutoscaling
 
 POLLING_SECONDS = 15
 """How often KEDA asks the brokers for the lag: as often as the HPA that it drives looks."""

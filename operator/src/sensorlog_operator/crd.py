@@ -10,17 +10,10 @@ from typing import Any
 import yaml
 from pydantic.json_schema import models_json_schema
 
-from sensorlog_operator.models import (
-    GROUP,
-    KIND,
-    MEASUREMENT_RULES,
-    NAME_RULES,
-    PLURAL,
-    VERSION,
-    PipelineSpec,
-)
+from sensorlog_operator.models import GROUP, KIND, PLURAL, VERSION
+from sensorlog_operator.spec import MEASUREMENT_RULES, NAME_RULES, PipelineSpec
 
-HEADER = "# Generated from sensorlog_operator.models by `make generate`; do not edit.\n"
+HEADER = "# Generated from sensorlog_operator.spec by `make generate`; do not edit.\n"
 
 _DROPPED = {"title", "$defs", "additionalProperties", "examples", "discriminator"}
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from sensorlog import durations
 from sensorlog.pipeline import BatchConfig, KafkaConfig, PipelineConfig
-from sensorlog_operator.models import GROUP, KIND, VERSION, IngestSpec, Pipeline, QuerySpec, Resources
+from sensorlog_operator.models import GROUP, KIND, VERSION, Pipeline
 from sensorlog_operator.replicas import ingest_replicas, query_replicas
 from sensorlog_operator.secrets import Mount, Projection, kafka_projections, tls_projections
 from sensorlog_operator.settings import Settings
+from sensorlog_operator.spec import IngestSpec, QuerySpec, Resources
 
 Object = dict[str, Any]
 

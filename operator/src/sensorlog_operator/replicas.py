@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from sensorlog_operator.models import IngestAutoscaling, Pipeline
+from sensorlog_operator.models import Pipeline
+from sensorlog_operator.spec import IngestAutoscaling
 
 
 @dataclass(frozen=True, slots=True)

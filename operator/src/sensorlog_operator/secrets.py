@@ -17,7 +17,8 @@ from sensorlog.credentials import (
 )
 from sensorlog_operator.errors import NeedsChangeError, Reason
 from sensorlog_operator.kube import SECRET, Kube
-from sensorlog_operator.models import KafkaSpec, Pipeline, QuerySpec, SecretKeyRef
+from sensorlog_operator.models import Pipeline
+from sensorlog_operator.spec import KafkaSpec, QuerySpec, SecretKeyRef
 
 TLS_CERTIFICATE, TLS_KEY, TLS_CA = "tls.crt", "tls.key", "ca.crt"
 """Keys of a Secret of type kubernetes.io/tls, and the one that cert-manager adds."""

@@ -1,0 +1,491 @@
+"""The spec of a SensorLogPipeline: what a user writes. The CRD is generated from these models (see `crd`).
+
+Field descriptions are what `kubectl explain` prints. A rule that only the API server can check (immutability)
+stands beside its field as CEL; source: Kubernetes documentation, "Validation rules" of CustomResourceDefinitions.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from sensorlog import durations, rollups
+from sensorlog.measurements import DEFAULT_MEASUREMENTS, MAX_MEASUREMENTS, RESERVED, Measurement
+from sensorlog.pipeline import SaslMechanism, SecurityProtocol
+from sensorlog.timestamps import TimestampUnit
+
+MAX_NAME_LENGTH = 52
+"""A Service's name is a DNS label of 63; children are called NAME-query-pods and the like."""
+
+
+def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
+    """Return CEL rules as a schema extension; each pair is (rule, message)."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
+
+
+def immutable(field: str) -> dict[str, Any]:
+    """Return the CEL rule that forbids changing `field` once it is set."""
+    return rules(("self == oldSelf", f"{field} cannot be changed after creation; create another pipeline instead"))
+
+
+def seconds_cel(field: str) -> str:
+    """Return the CEL expression of a duration's seconds; it may begin with days, which CEL's own do not know."""
+    days = f"int({field}.substring(0, {field}.indexOf('d')))"
+    rest = f"duration('0s' + {field}.substring({field}.indexOf('d') + 1))"
+    return f"({field}.contains('d') ? {days} * 86400 + {rest}.getSeconds() : duration({field}).getSeconds())"
+
+
+def within_cel(field: str, least_minutes: int, most_days: int) -> tuple[str, str]:
+    """Return the CEL rule, with its message, that a duration is neither shorter nor longer than this."""
+    value = seconds_cel(f"self.{field}")
+    return (
+        f"!has(self.{field}) || ({value} >= {least_minutes * 60} && {value} <= {most_days * 86_400})",
+        f"{field} must be between {least_minutes}m and {most_days}d",
+    )
+
+
+Duration = Annotated[str, Field(pattern=durations.PATTERN, max_length=32)]
+TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]+$", min_length=1, max_length=249)]
+SecretName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+Quantity = Annotated[
+    str | int,
+    Field(json_schema_extra={"x-kubernetes-int-or-string": True}, examples=["500m", "512Mi"]),
+]
+Replicas = Annotated[int, Field(ge=0, le=1000)]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+
+class SecretKeyRef(_Spec):
+    """A key of a Secret in the pipeline's namespace."""
+
+    name: SecretName = Field(description="Name of the Secret.")
+    key: str = Field(
+        default="uri", min_length=1, max_length=253, description="Key that holds a postgresql:// connection URI."
+    )
+
+
+class SecretRef(_Spec):
+    """A Secret in the pipeline's namespace."""
+
+    name: SecretName = Field(description="Name of the Secret.")
+
+
+class KafkaSecurity(_Spec):
+    """How to connect to the brokers."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "self.protocol.startsWith('SASL') == has(self.saslMechanism)",
+                "saslMechanism goes with protocol SASL_PLAINTEXT or SASL_SSL, and they with it",
+            ),
+            (
+                "has(self.saslMechanism) == has(self.credentialsSecretRef)",
+                "saslMechanism and credentialsSecretRef go together",
+            ),
+        )
+    )
+
+    protocol: SecurityProtocol = Field(default="PLAINTEXT", description="Security protocol of the listener.")
+    sasl_mechanism: SaslMechanism | None = Field(default=None, description="Needs credentialsSecretRef.")
+    credentials_secret_ref: SecretRef | None = Field(
+        default=None, description="Secret with keys username and password, for SASL."
+    )
+    ca_secret_ref: SecretRef | None = Field(
+        default=None, description="Secret with key ca.crt, the authority that signed the brokers' certificates."
+    )
+    client_certificate_secret_ref: SecretRef | None = Field(
+        default=None, description="Secret with keys tls.crt and tls.key, for mutual TLS."
+    )
+
+
+class Topic(_Spec):
+    """A Kafka topic the pipeline creates and keeps as declared."""
+
+    partitions: int = Field(default=1, ge=1, le=10_000, description="May grow; never shrinks, because Kafka cannot.")
+    replication_factor: int = Field(default=1, ge=1, le=32, description="Copies of each partition.")
+    config: dict[str, Annotated[str, Field(max_length=4096)]] = Field(
+        default_factory=dict,
+        description="Topic configurations to keep as declared, by Kafka's names; others are left alone.",
+        examples=[{"compression.type": "zstd"}],
+    )
+
+
+class ReadingsTopic(Topic):
+    """The topic of readings."""
+
+    topic: TopicName = Field(
+        default="logger.sensor.ts", description="Name of the topic.", json_schema_extra=immutable("readings.topic")
+    )
+    partitions: int = Field(
+        default=6,
+        ge=1,
+        le=10_000,
+        description="May grow, never shrinks: Kafka cannot. More ingest pods than this do not help.",
+    )
+    retention: Duration = Field(
+        default="7d",
+        description="How long the broker keeps readings (retention.ms): what outage of the database is survived.",
+    )
+
+    def declared_config(self) -> dict[str, str]:
+        """Return every configuration that the resource declares."""
+        return {"retention.ms": str(durations.milliseconds(self.retention)), **self.config}
+
+
+class SensorsTopic(Topic):
+    """The topic of sensor instances."""
+
+    topic: TopicName = Field(
+        default="logger.sensor.instance",
+        description="Name of the topic.",
+        json_schema_extra=immutable("sensors.topic"),
+    )
+
+    def declared_config(self) -> dict[str, str]:
+        """Return every configuration that the resource declares."""
+        return dict(self.config)
+
+
+class KafkaSpec(_Spec):
+    """Where readings come from."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.readings.topic != self.sensors.topic", "readings.topic and sensors.topic must differ")
+        )
+    )
+
+    bootstrap_servers: str = Field(
+        min_length=1,
+        max_length=4096,
+        pattern=r"^[^\s,:]+:[0-9]+(,[^\s,:]+:[0-9]+)*$",
+        description="Brokers to ask first, as host:port, separated by commas.",
+        examples=["kafka.backing.svc:9092"],
+    )
+    security: KafkaSecurity = Field(default=KafkaSecurity(), description="How to connect; default plaintext.")
+    readings: ReadingsTopic = Field(default=ReadingsTopic(), description="The topic of readings.")
+    sensors: SensorsTopic = Field(default=SensorsTopic(), description="The topic of sensor instances.")
+
+
+class Rollup(_Spec):
+    """Aggregates per bucket and sensor that the database keeps at hand."""
+
+    model_config = ConfigDict(json_schema_extra=rules(within_cel("interval", 1, 366)))
+
+    interval: Duration = Field(
+        description="Length of a bucket. Buckets asked for that are a multiple of it are answered from the rollup.",
+        examples=["30m"],
+    )
+
+
+_CHUNK_INTERVAL, _RETENTION, _COMPRESSION, _ONE_ROLLUP, _ANOTHER = map(
+    seconds_cel, ("self.chunkInterval", "self.retention", "self.compressAfter", "a.interval", "b.interval")
+)
+
+
+class TimescaleSpec(_Spec):
+    """Where readings are kept."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.schema) == has(oldSelf.schema) && (!has(self.schema) || self.schema == oldSelf.schema)",
+                "schema cannot be changed after creation; create another pipeline instead",
+            ),
+            within_cel("chunkInterval", 1, 3_660),
+            within_cel("retention", 1, 36_600),
+            within_cel("compressAfter", 1, 36_600),
+            (
+                f"!has(self.retention) || {_RETENTION} >= {_CHUNK_INTERVAL}",
+                "retention must not be shorter than chunkInterval: only whole chunks are dropped",
+            ),
+            (
+                f"!has(self.retention) || !has(self.compressAfter) || {_COMPRESSION} < {_RETENTION}",
+                "compressAfter must be shorter than retention: what is dropped need not be compressed before",
+            ),
+            (
+                f"!has(self.rollups) || self.rollups.all(a, self.rollups.exists_one(b, {_ONE_ROLLUP} == {_ANOTHER}))",
+                "rollups must have different intervals; 60m is 1h",
+            ),
+        )
+    )
+
+    connection_secret_ref: SecretKeyRef = Field(
+        description="Connection of the primary: a user that may create schemas (or owns this one) and roles."
+    )
+    read_connection_secret_ref: SecretKeyRef | None = Field(
+        default=None, description="Connection for the query side, for example of a replica; default the primary."
+    )
+    access: Literal["Managed", "Shared"] = Field(
+        default="Managed",
+        description="Managed: pods connect as roles of their own with no more rights than they need. Shared: as the"
+        " users of the connection Secrets.",
+    )
+    rotate_credentials_every: Duration | None = Field(
+        default=None,
+        description="Age at which a managed password is replaced, such as 30d; default only on request, by the"
+        " annotation sensorlog.dev/rotate-credentials.",
+    )
+    db_schema: str | None = Field(
+        default=None,
+        alias="schema",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="Schema of the pipeline's tables; default slp_NAMESPACE_NAME.",
+    )
+    chunk_interval: Duration = Field(
+        default="1d",
+        description="Time that one chunk of the hypertable covers. A change applies to new chunks.",
+    )
+    retention: Duration | None = Field(
+        default=None,
+        description="Age at which readings are deleted, whole chunks at a time; default never.",
+        examples=["90d"],
+    )
+    compress_after: Duration | None = Field(
+        default=None,
+        description="Age at which chunks are compressed; default never. Needs TimescaleDB's timescale license.",
+        examples=["7d"],
+    )
+    rollups: tuple[Rollup, ...] | None = Field(
+        default=None,
+        max_length=rollups.MAX_ROLLUPS,
+        description="Continuous aggregates to answer averages from. Need TimescaleDB's timescale license.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["interval"]},
+    )
+
+
+class Resources(_Spec):
+    """Requests and limits of a pod's container."""
+
+    requests: dict[str, Quantity] = Field(default_factory=dict, description="What the scheduler reserves.")
+    limits: dict[str, Quantity] = Field(default_factory=dict, description="What the kernel enforces.")
+
+
+class Batch(_Spec):
+    """When a batch is written: on rows or age, whichever comes first."""
+
+    max_rows: int = Field(default=50_000, ge=1, le=1_000_000, description="Readings in one transaction.")
+    max_delay: Duration = Field(default="250ms", description="Oldest that a reading may get before it is written.")
+
+
+_ORDERED = ("self.minReplicas <= self.maxReplicas", "minReplicas must not be above maxReplicas")
+
+
+class IngestAutoscaling(_Spec):
+    """How many pods write, by lag. KEDA does it; docs/scaling.md says what happens without."""
+
+    model_config = ConfigDict(json_schema_extra=rules(_ORDERED))
+
+    min_replicas: Replicas = Field(default=1, description="Fewest pods; 0 lets ingest rest while the topic is quiet.")
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(
+        description="Most pods. Never more than the partitions of readings: others would have nothing to read."
+    )
+    lag_threshold: int = Field(default=10_000, ge=1, le=1_000_000_000, description="Messages of lag for each pod.")
+
+
+class IngestSpec(_Spec):
+    """The Deployment that writes."""
+
+    replicas: Replicas = Field(
+        default=1, description="Pods that share the partitions; kubectl scale sets it. Of no effect with autoscaling."
+    )
+    autoscaling: IngestAutoscaling | None = Field(
+        default=None, description="How many pods by lag; default as many as replicas."
+    )
+    batch: Batch = Field(default=Batch(), description="Size of a transaction.")
+    resources: Resources = Field(
+        default=Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"}),
+        description="Requests and limits.",
+    )
+    image: str | None = Field(default=None, max_length=512, description="Default: the operator's release.")
+
+
+class QueryTls(_Spec):
+    """TLS of the query service."""
+
+    secret_ref: SecretRef = Field(
+        description="Secret of type kubernetes.io/tls, as cert-manager writes it; renewed without a restart."
+    )
+    client_auth: Literal["None", "Require"] = Field(
+        default="None", description="Require: clients must show a certificate that the Secret's ca.crt signed."
+    )
+
+
+class QueryAuthentication(_Spec):
+    """Who may read."""
+
+    type: Literal["Kubernetes"] = Field(
+        description="Kubernetes: a bearer token of the cluster, whose owner may get sensorlogpipelines/data by RBAC."
+    )
+    audience: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=253,
+        pattern=r"^[!-~]+$",
+        description="Audience that tokens must be issued for; default NAME-query.NAMESPACE.svc.",
+    )
+
+
+class QueryAutoscaling(_Spec):
+    """How many pods answer, by their processors' load. A HorizontalPodAutoscaler does it."""
+
+    model_config = ConfigDict(json_schema_extra=rules(_ORDERED))
+
+    min_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="Fewest pods.")
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(description="Most pods.")
+    target_cpu_utilization: int = Field(
+        default=70,
+        alias="targetCPUUtilization",
+        ge=1,
+        le=1000,
+        description="Use of processors to aim at, in percent of resources.requests.cpu, averaged over the pods.",
+    )
+
+
+class QuerySpec(_Spec):
+    """The Deployment that reads."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.authentication) || has(self.tls)",
+                "authentication needs tls: a token must not travel in clear",
+            ),
+            (
+                "!has(self.autoscaling) || (has(self.resources.requests) && 'cpu' in self.resources.requests)",
+                "autoscaling needs resources.requests.cpu: utilization is a share of it",
+            ),
+        )
+    )
+
+    replicas: Replicas = Field(default=1, description="Pods that answer. Of no effect with autoscaling.")
+    autoscaling: QueryAutoscaling | None = Field(
+        default=None, description="How many pods by load; default as many as replicas."
+    )
+    processes: int = Field(
+        default=1, ge=1, le=16, description="Processes of each pod, which use a core each at most and memory each."
+    )
+    replica_fallback: Literal["Refuse", "Primary"] = Field(
+        default="Refuse",
+        description="What becomes of a call for which the replica of readConnectionSecretRef is too far behind, by the"
+        " call's max-staleness-ms. Refuse: it fails. Primary: the primary answers it.",
+    )
+    tls: QueryTls | None = Field(default=None, description="TLS; default plaintext.")
+    authentication: QueryAuthentication | None = Field(
+        default=None, description="Who may read; default everybody who reaches the port. Needs tls."
+    )
+    resources: Resources = Field(
+        default=Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"}),
+        description="Requests and limits.",
+    )
+    image: str | None = Field(default=None, max_length=512, description="Default: the operator's release.")
+
+
+Port = Annotated[int, Field(ge=1, le=65535, description="TCP port.")]
+Peer = Annotated[
+    dict[str, Any],
+    Field(
+        description="NetworkPolicyPeer: podSelector, namespaceSelector or ipBlock.",
+        json_schema_extra={"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+    ),
+]
+"""The API server checks it when the policy is written."""
+
+
+class NetworkPolicySpec(_Spec):
+    """Who may connect to the pods, and whereto they may connect. docs/security.md has examples."""
+
+    mode: Literal["None", "Ingress", "Strict"] = Field(
+        default="Ingress",
+        description="None: no policy. Ingress: only the ports that pods serve can be reached. Strict: pods themselves"
+        " reach no ports but those of DNS, Kafka, the database, and what they are configured for.",
+    )
+    clients: tuple[Peer, ...] = Field(
+        default=(),
+        max_length=64,
+        description="NetworkPolicyPeers that may call the query service; default everybody.",
+    )
+    monitoring: tuple[Peer, ...] = Field(
+        default=(),
+        max_length=64,
+        description="NetworkPolicyPeers that may read metrics; default everybody.",
+    )
+    egress_ports: tuple[Port, ...] = Field(
+        default=(),
+        max_length=64,
+        description="With Strict: further TCP ports, such as those that brokers advertise beside"
+        " kafka.bootstrapServers', or the target port of the database's Service where it differs.",
+    )
+
+
+class PipelineSpec(_Spec):
+    """What a user asks for."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                f"!has(self.timescale.rollups) || self.measurements.size() <= {rollups.MAX_MEASUREMENTS}",
+                f"rollups hold at most {rollups.MAX_MEASUREMENTS} measurements",
+            ),
+            (
+                "has(self.timescale.readConnectionSecretRef) || self.query.replicaFallback == 'Refuse'",
+                "query.replicaFallback Primary needs timescale.readConnectionSecretRef, the replica that is read first",
+            ),
+        )
+    )
+
+    kafka: KafkaSpec = Field(description="Where readings come from.")
+    timescale: TimescaleSpec = Field(description="Where readings are kept.")
+    timestamp_unit: TimestampUnit = Field(
+        default="s",
+        description="Unit of ts in messages and answers.",
+        json_schema_extra=immutable("timestampUnit"),
+    )
+    measurements: tuple[Measurement, ...] = Field(
+        default=DEFAULT_MEASUREMENTS,
+        min_length=1,
+        max_length=MAX_MEASUREMENTS,
+        description="What a reading measures: one column each. One taken away keeps its column.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    ingest: IngestSpec = Field(default=IngestSpec(), description="The Deployment that writes.")
+    query: QuerySpec = Field(default=QuerySpec(), description="The Deployment that reads.")
+    network_policy: NetworkPolicySpec = Field(
+        default=NetworkPolicySpec(), description="Who may connect to the pods, and whereto they may."
+    )
+    deletion_policy: Literal["Retain", "Delete"] = Field(
+        default="Retain", description="Whether deleting the resource deletes the topics and the schema too."
+    )
+    approval: Literal["Automatic", "Manual"] = Field(
+        default="Automatic",
+        description="Manual: a change is written to status.plan and waits for the annotation sensorlog.dev/approve with"
+        " the plan's hash. What may destroy data waits for it always.",
+    )
+    drift_policy: Literal["Repair", "Report"] = Field(
+        default="Repair",
+        description="What to do about what was changed by hand: set it back, or only say so.",
+    )
+    paused: bool = Field(
+        default=False,
+        description="Stops ingest: readings wait in the topic, within its retention. Queries go on.",
+    )
+
+
+MEASUREMENT_RULES = rules(
+    ("!has(self.min) || !has(self.max) || self.min <= self.max", "min must not be above max"),
+    (
+        f"!(self.name in [{', '.join(repr(name) for name in sorted(RESERVED))}])",
+        "name is a part of every reading already; choose another",
+    ),
+)
+
+NAME_RULES = rules(
+    (
+        f"self.metadata.name.matches('^[a-z]([-a-z0-9]{{0,{MAX_NAME_LENGTH - 2}}}[a-z0-9])?$')",
+        f"metadata.name must be at most {MAX_NAME_LENGTH} of a-z, 0-9 and '-', starting with a letter",
+    )
+)
