@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from sensorlog_operator import brokers, topics
+from sensorlog_operator import backlog, brokers, topics
 from sensorlog_operator.brokers import KafkaAdmin
 from sensorlog_operator.errors import NeedsChangeError, Reason, UnavailableError
 from sensorlog_operator.topics import DesiredTopic
@@ -85,7 +85,10 @@ def test_a_topic_grows_and_keeps_its_messages(broker: KafkaBroker, topic: Provis
     topic.provision(partitions=4)
     wait_until(lambda: topic.observed().partitions, lambda n: n == 4, deadline=20, what="four partitions")
     wait_until(
-        lambda: topics.lag(topic.kafka, topic.name, 4, {}), lambda lag: lag == 2, deadline=20, what="two messages"
+        lambda: backlog.observe(topic.kafka, topic.name, 4, {}, None).lag,
+        lambda lag: lag == 2,
+        deadline=20,
+        what="two messages",
     )
 
 
@@ -123,15 +126,6 @@ def test_what_kafka_rejects_needs_a_change(topic: Provisioner, replication: int,
     with pytest.raises(NeedsChangeError) as rejected:
         topic.provision(replication=replication, config=config)
     assert rejected.value.reason is Reason.KAFKA_REJECTED
-
-
-def test_lag_counts_what_is_not_stored(broker: KafkaBroker, topic: Provisioner) -> None:
-    """A partition that nobody has read counts whole."""
-    topic.provision(partitions=1)
-    broker.produce(topic.name, [b"%d" % n for n in range(10)])
-    wait_until(lambda: topics.lag(topic.kafka, topic.name, 1, {}), lambda n: n == 10, deadline=20, what="ten messages")
-    assert topics.lag(topic.kafka, topic.name, 1, {0: 7}) == 3
-    assert topics.lag(topic.kafka, topic.name, 1, {0: 10}) == 0
 
 
 def test_a_broker_that_is_away_is_unavailable() -> None:

@@ -25,7 +25,7 @@ def provisioned(**changes: Any) -> ObservedSchema:
         comment=OWNER.to_comment(),
         tables={t.name: {c.name: c.type for c in t.columns} for t in DESIRED.tables},
         primary_keys={t.name: t.primary_key for t in DESIRED.tables if t.primary_key},
-        indexes={"sensor_data": frozenset({schema.READINGS_INDEX})},
+        indexes={table: frozenset({columns}) for table, columns in schema.INDEXES.items()},
         chunk_interval=timedelta(days=1),
     )
     return replace(complete, **changes)
@@ -60,6 +60,7 @@ def test_an_empty_database_gets_everything_in_order() -> None:
         "create table plant.sensor_data",
         "make plant.sensor_data a hypertable with chunks of 1 day, 0:00:00",
         "create index on plant.sensor_data (sensor_id, time DESC)",
+        "create index on plant.dead_letters (received_at)",
     ]
 
 
@@ -87,7 +88,10 @@ def test_a_measurement_taken_away_keeps_its_column() -> None:
 
 def test_a_dropped_index_comes_back() -> None:
     """Drift is repaired by the same plan."""
-    assert summaries(provisioned(indexes={})) == ["create index on plant.sensor_data (sensor_id, time DESC)"]
+    assert summaries(provisioned(indexes={})) == [
+        "create index on plant.sensor_data (sensor_id, time DESC)",
+        "create index on plant.dead_letters (received_at)",
+    ]
 
 
 def test_a_changed_chunk_interval_is_set() -> None:

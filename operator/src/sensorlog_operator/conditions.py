@@ -16,10 +16,25 @@ ConditionType = Literal[
     "QueryReady",
     "FeaturesReady",
     "AutoscalingReady",
+    "DataSafe",
     "PlanPending",
     "Drifted",
     "Ready",
 ]
+
+FIGURES = (
+    "partitions",
+    "lag",
+    "timeToDataLoss",
+    "rowsPerSecond",
+    "newestReading",
+    "freshness",
+    "deadLettersLastHour",
+    "chunks",
+    "size",
+    "sizeBytes",
+)
+"""What status tells in figures."""
 
 GOOD_WHEN_FALSE: frozenset[ConditionType] = frozenset({"PlanPending", "Drifted"})
 """Conditions that are true when somebody should look."""
@@ -107,7 +122,7 @@ _STICKY = (
     "ingestReplicas",
     "ingestSelector",
     "query",
-    "lag",
+    *FIGURES,
     "timescaledb",
     "credentials",
     "applied",

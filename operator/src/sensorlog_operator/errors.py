@@ -27,6 +27,9 @@ class Reason(StrEnum):
     PARTITIONS_CANNOT_SHRINK = "PartitionsCannotShrink"
     REPLICATION_FACTOR_CANNOT_CHANGE = "ReplicationFactorCannotChange"
 
+    RETENTION_NEAR = "RetentionNear"
+    READINGS_LOST = "ReadingsLost"
+
     DATABASE_UNAVAILABLE = "DatabaseUnavailable"
     DATABASE_AUTHENTICATION_FAILED = "DatabaseAuthenticationFailed"
     DATABASE_PERMISSION_DENIED = "DatabasePermissionDenied"

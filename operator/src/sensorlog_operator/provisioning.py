@@ -4,8 +4,11 @@ A step that cannot see its part of the world does not stop the others.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
-from sensorlog_operator import gate
+import structlog
+
+from sensorlog_operator import figures, gate
 from sensorlog_operator.children_step import ChildrenStep
 from sensorlog_operator.errors import PipelineError, Reason
 from sensorlog_operator.features_step import FeaturesStep
@@ -13,6 +16,8 @@ from sensorlog_operator.gate import Decision, Entry, Nature, Proposal
 from sensorlog_operator.models import Pipeline
 from sensorlog_operator.plans import Refusal
 from sensorlog_operator.steps import AccessStep, ArmDeletion, Round, SchemaStep, Step, TopicStep
+
+log = structlog.get_logger(__name__)
 
 
 class Provisioning:
@@ -62,7 +67,7 @@ class Provisioning:
                 self._carry_out(step, decision)
             elif self._round.report.unusable.isdisjoint(step.conditions):
                 self._round.report.waits(step.conditions, step.needs)
-        self._lag()
+        self._figures()
 
     def _carry_out(self, step: Step, decision: Decision) -> None:
         report = self._round.report
@@ -94,14 +99,20 @@ class Provisioning:
         for kind in step.conditions:
             self._round.report.missing(kind, Reason.DRIFT_FOUND if drift else Reason.APPROVAL_PENDING, message)
 
-    def _lag(self) -> None:
-        report = self._round.report
-        if not (self._topics.partitions and report.holds("SchemaReady")) or "TopicReady" in report.unusable:
+    def _figures(self) -> None:
+        report, pipeline = self._round.report, self._round.pipeline
+        if not report.holds("SchemaReady"):
             return
         try:
-            report.status["lag"] = self._topics.lag(self._schema.next_offsets())
+            if stored := self._schema.stored():
+                report.status |= figures.stored_fields(stored, pipeline.status, datetime.now(UTC))
+            if self._topics.partitions and "TopicReady" not in report.unusable:
+                backlog = self._topics.backlog(self._schema.next_offsets())
+                report.status |= figures.backlog_fields(backlog, self._topics.retention)
+                report.conditions["DataSafe"] = figures.data_safe(backlog, self._topics.retention)
         except PipelineError as e:
-            report.failed("SchemaReady", e)
+            # Figures for people are no reason to fail; a topic made a second ago may not have leaders yet.
+            log.info("figures unknown", pipeline=pipeline.key, error=e.message)
 
 
 FOUNDATIONS = (*TopicStep.conditions, *SchemaStep.conditions, *AccessStep.conditions)

@@ -27,7 +27,7 @@ from sensorlog_operator.secrets import Credentials
 from sensorlog_operator.settings import Settings
 from sensorlog_operator.steps import Round
 
-ASIDE: tuple[ConditionType, ...] = ("FeaturesReady", "AutoscalingReady")
+ASIDE: tuple[ConditionType, ...] = ("FeaturesReady", "AutoscalingReady", "DataSafe")
 """What is there only where the resource asks for it, and what data flows without."""
 
 log = structlog.get_logger(__name__)

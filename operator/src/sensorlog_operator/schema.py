@@ -30,7 +30,11 @@ LOCK_TIMEOUT_MS = 5_000
 """A DDL statement that waits for a lock makes every later reader of the table wait behind it: give up early."""
 
 READINGS = "sensor_data"
-READINGS_INDEX = ("sensor_id", "time DESC")
+INDEXES: Mapping[str, tuple[str, ...]] = {
+    READINGS: ("sensor_id", "time DESC"),
+    "dead_letters": ("received_at",),  # for who counts the latest
+}
+"""The index to have beside the primary key, by table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,14 +436,23 @@ def _hypertable(desired: DesiredSchema, observed: ObservedSchema) -> Iterator[Ac
 
 
 def _index(desired: DesiredSchema, observed: ObservedSchema) -> Iterator[Action]:
-    if READINGS_INDEX not in observed.indexes.get(READINGS, frozenset()):
+    for table, columns in INDEXES.items():
+        if columns in observed.indexes.get(table, frozenset()):
+            continue
+        names = [column.removesuffix(" DESC") for column in columns]
         yield Execute(
-            f"create index on {desired.name}.{READINGS} ({', '.join(READINGS_INDEX)})",
+            f"create index on {desired.name}.{table} ({', '.join(columns)})",
             sql.CREATE_INDEX.format(
-                index=pgsql.Identifier(f"{READINGS}_sensor_id_time_idx"),
-                table=pgsql.Identifier(desired.name, READINGS),
+                index=pgsql.Identifier("_".join((table, *names, "idx"))),
+                table=pgsql.Identifier(desired.name, table),
+                columns=pgsql.SQL(", ").join(map(_index_column, columns)),
             ),
         )
+
+
+def _index_column(column: str) -> pgsql.Composed:
+    name, _, order = column.partition(" ")
+    return pgsql.SQL("{}" + (" DESC" if order else "")).format(pgsql.Identifier(name))
 
 
 def apply(connection: Connection, schema: str, actions: Sequence[Action]) -> None:

@@ -44,13 +44,23 @@ WHERE hypertable_schema = %(schema)s AND hypertable_name = %(table)s AND dimensi
 
 NEXT_OFFSETS = SQL("SELECT partition, next_offset FROM {table} WHERE topic = %(topic)s")
 
+# Dead letters are found by their index on received_at; the batches' table holds an hour.
+FIGURES = SQL("""
+SELECT (SELECT coalesce(sum(rows), 0) FROM {batches}
+        WHERE committed_at > now() - make_interval(secs => %(seconds)s)) AS rows,
+       (SELECT max(last_time) FROM {batches}) AS newest,
+       (SELECT count(*) FROM {letters} WHERE received_at > now() - interval '1 hour') AS dead_letters,
+       hypertable_size({table})::bigint AS size_bytes,
+       (SELECT count(*) FROM show_chunks({table})) AS chunks
+""")
+
 CREATE_EXTENSION = SQL("CREATE EXTENSION IF NOT EXISTS timescaledb")
 CREATE_SCHEMA = SQL("CREATE SCHEMA IF NOT EXISTS {schema}")
 COMMENT_ON_SCHEMA = SQL("COMMENT ON SCHEMA {schema} IS {comment}")
 DROP_SCHEMA = SQL("DROP SCHEMA IF EXISTS {schema} CASCADE")
 CREATE_TABLE = SQL("CREATE TABLE IF NOT EXISTS {table} ({columns})")
 ADD_COLUMN = SQL("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column}")
-CREATE_INDEX = SQL("CREATE INDEX IF NOT EXISTS {index} ON {table} (sensor_id, time DESC)")
+CREATE_INDEX = SQL("CREATE INDEX IF NOT EXISTS {index} ON {table} ({columns})")
 CREATE_HYPERTABLE = SQL(
     "SELECT create_hypertable({table}, 'time', chunk_time_interval => {interval},"
     " create_default_indexes => false, if_not_exists => true, migrate_data => true)"

@@ -3,19 +3,20 @@
 A further part is a further `Step` in `provisioning`: approval, drift, Events and conditions come by themselves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
-import structlog
-
-from sensorlog_operator import brokers, roles, schema, topics
+from sensorlog_operator import backlog, brokers, figures, roles, schema, topics
 from sensorlog_operator.access import Access
+from sensorlog_operator.backlog import Backlog
 from sensorlog_operator.children import Keda
 from sensorlog_operator.claims import Claim, Claims
 from sensorlog_operator.conditions import ConditionType
 from sensorlog_operator.deletion import FINALIZER, set_finalizer
 from sensorlog_operator.errors import PipelineError, Reason, UnavailableError
+from sensorlog_operator.figures import Stored
 from sensorlog_operator.gate import Entry
 from sensorlog_operator.kube import Kube
 from sensorlog_operator.models import Pipeline
@@ -24,8 +25,6 @@ from sensorlog_operator.report import Report
 from sensorlog_operator.reviewers import Reviewers
 from sensorlog_operator.secrets import Credentials
 from sensorlog_operator.settings import Settings
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ class TopicStep(Step):
         readings = self._round.pipeline.spec.kafka.readings.topic
         self.partitions = topics.partitions_after(actions, readings, self.partitions)
         if self.partitions:
-            self._round.report.status["topic"] = f"{readings} ({self.partitions})"
+            self._round.report.status |= {"topic": f"{readings} ({self.partitions})", "partitions": self.partitions}
         return list(actions)
 
     def tell(self, report: Report) -> None:
@@ -131,15 +130,20 @@ class TopicStep(Step):
         kafka = self._round.pipeline.spec.kafka
         report.true("TopicReady", f"Topics {kafka.readings.topic} and {kafka.sensors.topic} are as declared.")
 
-    def lag(self, next_offsets: dict[int, int]) -> int | None:
-        """Return how many messages of readings are not stored, None where Kafka cannot say."""
+    @property
+    def retention(self) -> timedelta | None:
+        """How long the topic of readings keeps a message: as it is set now, else as declared; None is for ever."""
+        readings = self._round.pipeline.spec.kafka.readings
+        observed = self._observed.get(readings.topic)
+        milliseconds = int(
+            (observed.config if observed else {}).get("retention.ms", readings.declared_config()["retention.ms"])
+        )
+        return None if milliseconds < 0 else timedelta(milliseconds=milliseconds)
+
+    def backlog(self, stored: Mapping[int, int]) -> Backlog:
+        """Return what of the topic of readings is not stored."""
         topic = self._round.pipeline.spec.kafka.readings.topic
-        try:
-            return topics.lag(self._kafka, topic, self.partitions, next_offsets)
-        except PipelineError as e:
-            # A figure for people is no reason to fail; a topic made a second ago may not have leaders yet.
-            log.info("lag unknown", pipeline=self._round.pipeline.key, error=e.message)
-            return None
+        return backlog.observe(self._kafka, topic, self.partitions, stored, self.retention)
 
 
 class SchemaStep(Step):
@@ -191,6 +195,12 @@ class SchemaStep(Step):
             return {}
         topic = self._round.pipeline.spec.kafka.readings.topic
         return schema.next_offsets(self.connection, self._round.pipeline.schema_name, topic)
+
+    def stored(self) -> Stored | None:
+        """Return the figures of what is stored; None while the database is away."""
+        if self.connection is None:
+            return None
+        return figures.observe(self.connection, self._round.pipeline.schema_name)
 
     def close(self) -> None:
         """Close the connection; what goes wrong then does not matter any more."""

@@ -9,14 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewPartitions,
     NewTopic,
-    OffsetSpec,
     ResourceType,
 )
 
@@ -107,25 +106,6 @@ def _describe(kafka: KafkaAdmin, names: Sequence[str]) -> dict[str, Any]:
                 if e.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise
     return found
-
-
-def lag(kafka: KafkaAdmin, topic: str, partitions: int, next_offsets: Mapping[int, int]) -> int:
-    """Return how many offsets of `topic` lie between what is stored (`next_offsets`) and the end of the log.
-
-    A partition that nobody has read yet counts from its first message that still exists. The topic must exist.
-    """
-    with mapped_errors(kafka):
-        # Since `observe` found the topic missing once, the client believes that it has no leaders until it asks again.
-        kafka.client.list_topics(topic, timeout=REQUEST_TIMEOUT_SECONDS)
-    first = _offsets(kafka, topic, partitions, OffsetSpec.earliest())
-    end = _offsets(kafka, topic, partitions, OffsetSpec.latest())
-    return sum(max(0, end[p] - max(next_offsets.get(p, 0), first[p])) for p in range(partitions))
-
-
-def _offsets(kafka: KafkaAdmin, topic: str, partitions: int, spec: OffsetSpec) -> dict[int, int]:
-    wanted = {TopicPartition(topic, partition): spec for partition in range(partitions)}
-    futures = kafka.client.list_offsets(wanted, request_timeout=REQUEST_TIMEOUT_SECONDS)
-    return {partition.partition: result.offset for partition, result in kafka.results(futures).items()}
 
 
 def plan(wanted: Iterable[DesiredTopic], observed: Mapping[str, ObservedTopic]) -> list[Action]:
