@@ -5,150 +5,29 @@ Pods are processes of this host, so that a rotation can be watched by real traff
 
 import base64
 import json
-import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from sensorlog.rpc import logger_pb2 as pb
-from sensorlog_operator.connection_uri import with_login
-from sensorlog_operator.manifests import DATABASE_LOGIN
-from sensorlog_operator.models import ROTATE_CREDENTIALS
-from support.apiserver import ApiServer, Object, api_server_spec
+from support.apiserver import ApiServer, api_server_spec
 from support.containers import ContainerEngine, free_port
 from support.database import Database
 from support.kafka import KafkaBroker
-from support.operated import OperatedPipeline, install_resource, install_rights, start_operator
+from support.operated import install_resource, install_rights, start_operator
 from support.pipelines import SEED_TS
-from support.pods import Pods
+from support.plants import COMPONENTS, SECONDS, MakePlant, Plant, Provisioner, plants, provisioner
 from support.processes import ServiceProcess
 from support.tls import Authority
 from support.waiting import wait_for_value, wait_until
 
 pytestmark = pytest.mark.integration
-
-COMPONENTS = ("ingest", "query")
-SECONDS = 30
-
-
-@dataclass(frozen=True)
-class Provisioner:
-    """A user of the database as managed services have it: no superuser, but one that may create schemas and roles."""
-
-    name: str
-    password: str
-    database: Database
-
-    @property
-    def uri(self) -> str:
-        """How it connects."""
-        return with_login(self.database.uri, self.name, self.password)
-
-
-@dataclass
-class Plant:
-    """One pipeline with its pods and its rows in the database."""
-
-    pipeline: OperatedPipeline
-    pods: Pods
-    admin: Provisioner
-
-    @property
-    def server(self) -> ApiServer:
-        """The API server."""
-        return self.pipeline.server
-
-    @property
-    def schema(self) -> str:
-        """The pipeline's schema."""
-        return f"slp_{self.pipeline.namespace}_{self.pipeline.name}".replace("-", "_")
-
-    def login(self, component: str) -> str | None:
-        """Return the role that the pod template of a component names."""
-        deployment = self.pipeline.deployment(component)
-        annotations = deployment["spec"]["template"]["metadata"]["annotations"] if deployment else {}
-        return annotations.get(DATABASE_LOGIN)
-
-    def wait_login(self, component: str, slot: str) -> None:
-        """Wait until a component's template names the login that ends in `slot`."""
-        wait_until(
-            lambda: (self.login(component), self.pipeline.get().get("status")),
-            lambda seen: str(seen[0]).endswith(f"_{slot}"),
-            deadline=SECONDS,
-            what=f"the template of {component} to name login {slot}",
-        )
-
-    def let_in(self) -> set[str]:
-        """Return the endings of those of the pipeline's roles that may log in, such as writer_a."""
-        found = self.admin.database.execute(
-            "SELECT rolname FROM pg_roles WHERE rolcanlogin AND shobj_description(oid, 'pg_authid')::jsonb"
-            " -> 'sensorlog.dev/role' ->> 'schema' = %s",
-            [self.schema],
-        )
-        return {"_".join(str(name).split("_")[-2:]) for (name,) in found}
-
-    def wait_let_in(self, *endings: str) -> None:
-        """Wait until just these may log in."""
-        wait_for_value(self.let_in, set(endings), deadline=SECONDS, what="the roles that may log in")
-
-    def stay_let_in(self, endings: set[str]) -> None:
-        """See that these may log in still when the operator has come by twice."""
-        path = f"/api/v1/namespaces/{self.pipeline.namespace}/services/{self.pipeline.name}-query"
-        for _ in range(2):
-            self.server.merge(path, {"spec": {"selector": {"touched": "by-hand"}}})  # it repairs that
-            wait_until(
-                lambda: "touched" not in self.server.call("GET", path)["spec"]["selector"],
-                deadline=SECONDS,
-                what="the operator to come by",
-            )
-            assert endings <= self.let_in()
-
-    def secret(self, component: str) -> Object | None:
-        """Return the Secret of a component's logins."""
-        return self.server.find(f"{self._secrets}/{self.pipeline.name}-{component}-database")
-
-    def uris(self, component: str) -> dict[str, str]:
-        """Return what the Secret of a component's logins holds."""
-        data = (self.secret(component) or {}).get("data") or {}
-        return {key: base64.b64decode(value).decode() for key, value in data.items()}
-
-    def put_uri(self, uri: str) -> None:
-        """Create or change the Secret that the resource names."""
-        data = {"data": {"uri": base64.b64encode(uri.encode()).decode()}}
-        if self.server.find(f"{self._secrets}/timescaledb"):
-            self.server.merge(f"{self._secrets}/timescaledb", data)
-        else:
-            self.server.call("POST", self._secrets, {"metadata": {"name": "timescaledb"}, **data})
-
-    def rotate(self, text: str) -> None:
-        """Ask for new passwords."""
-        self.server.merge(self.pipeline.path, {"metadata": {"annotations": {ROTATE_CREDENTIALS: text}}})
-
-    def replace_pods(self) -> None:
-        """Bring both components to their templates."""
-        for component in COMPONENTS:
-            self.pods.replace(component)
-
-    def status(self) -> Object:
-        """Return status.credentials."""
-        found: Object = self.pipeline.get().get("status", {}).get("credentials", {})
-        return found
-
-    def stored(self) -> tuple[int, int]:
-        """Return how many readings are stored, and how many distinct ones."""
-        statement = f"SELECT count(*), count(DISTINCT (time, sensor_id)) FROM {self.schema}.sensor_data"
-        return self.admin.database.execute(statement)[0]  # type: ignore[return-value]
-
-    @property
-    def _secrets(self) -> str:
-        return f"/api/v1/namespaces/{self.pipeline.namespace}/secrets"
 
 
 @pytest.fixture(scope="module")
@@ -175,38 +54,15 @@ def operator(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def admin(database: Database) -> Iterator[Provisioner]:
     """Yield a user who may provision."""
-    user = Provisioner(f"provisioner_{secrets.token_hex(4)}", f"pw-{secrets.token_hex(12)}", database)
-    database.execute(f"CREATE ROLE {user.name} LOGIN CREATEROLE PASSWORD '{user.password}'")
-    database.execute(f"GRANT CREATE ON DATABASE sensorlog TO {user.name}")
-    yield user
-    made = "SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid"
-    ours = f"{made} JOIN pg_roles u ON u.oid = m.member WHERE u.rolname = %s AND r.rolname LIKE 'slp%%'"
-    for (role,) in [*database.execute(ours, [user.name]), (user.name,)]:
-        database.execute(f'DROP OWNED BY "{role}" CASCADE')
-        database.execute(f'DROP ROLE "{role}"')
-
-
-MakePlant = Callable[..., Plant]
+    with provisioner(database) as user:
+        yield user
 
 
 @pytest.fixture
 def make_plant(api_server: ApiServer, broker: KafkaBroker, admin: Provisioner, tmp_path: Path) -> Iterator[MakePlant]:
-    """Yield a factory of pipelines, each in a namespace of its own; nobody reconciles them yet."""
-    made: list[Plant] = []
-
-    def make(**timescale: Any) -> Plant:
-        namespace = f"plants-{secrets.token_hex(3)}"
-        api_server.account(namespace, "somebody")
-        pipeline = OperatedPipeline(api_server, broker, namespace)
-        made.append(Plant(pipeline, Pods(pipeline, tmp_path), admin))
-        made[-1].put_uri(admin.uri)
-        pipeline.create(timescale=timescale)
-        return made[-1]
-
-    yield make
-    for plant in made:
-        plant.pods.clean_up()
-        plant.pipeline.delete()
+    """Yield a factory of pipelines, each in a namespace of its own."""
+    with plants(api_server, broker, admin, tmp_path) as make:
+        yield make
 
 
 @pytest.fixture
