@@ -74,11 +74,13 @@ lint: uv  ## Style, types, import rules, shell scripts
 	uv run shellcheck -x $$(git ls-files '*.sh' .ci/run k8s/kind/docker/runc-without-sys-resource)
 
 .PHONY: generate
-generate: uv  ## Write the generated files again: gRPC stubs, CRD
+generate: uv  ## Write the generated files again: gRPC stubs, CRD, reference pages
 	uv run python -m grpc_tools.protoc -Isensorlog/rpc=api/proto/logger/service/v1 \
 	  --python_out=$(STUBS) --mypy_out=quiet:$(STUBS) --grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) \
 	  sensorlog/rpc/logger.proto
 	uv run python -m sensorlog_operator.crd > charts/sensorlog/files/sensorlogpipelines.yaml
+	uv run python -m sensorlog_operator.reference > docs/reference.md
+	uv run python -m sensorlog.reference sensorlog_operator sensorlog_ingest sensorlog_query > docs/settings.md
 
 ##@ Measure it
 

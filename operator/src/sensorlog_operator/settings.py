@@ -13,8 +13,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SENSORLOG_", frozen=True)
 
-    ingest_image: str = Field(description="Image of ingest pods where a resource names none.")
-    query_image: str = Field(description="Image of query pods where a resource names none.")
+    ingest_image: str = Field(
+        description="Image of ingest pods where a resource names none.", examples=["sensorlog/ingest:0.1.0"]
+    )
+    query_image: str = Field(
+        description="Image of query pods where a resource names none.", examples=["sensorlog/query:0.1.0"]
+    )
     image_pull_policy: str = Field(default="IfNotPresent", description="Pull policy of these images.")
     resync_seconds: float = Field(default=60, gt=0, description="How often every pipeline is looked at.")
     workers: int = Field(default=4, ge=1, le=64, description="Pipelines reconciled at the same time.")
@@ -25,10 +29,12 @@ class Settings(BaseSettings):
     log_level: str = Field(default="INFO", description="Least severe level that is logged.")
     log_format: LogFormat = Field(default="auto", description="json, console, or auto: console on a terminal.")
     watch_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Namespaces to watch, separated by commas; empty for all."
+        default=(), description="Namespaces to watch, separated by commas; empty for all.", examples=["plants,halls"]
     )
     namespace: str = Field(
-        default="", description="The operator's own namespace, whose uid is its identity where it watches chosen ones."
+        default="",
+        description="The operator's own namespace, whose uid is its identity where it watches chosen ones.",
+        examples=["sensorlog"],
     )
     token_reviewers: str = Field(
         default="sensorlog-operator-token-reviewers",
@@ -38,7 +44,11 @@ class Settings(BaseSettings):
     token_reviewers_bound: bool = Field(
         default=False, description="Whether an administrator lets these pods check tokens, where we cannot."
     )
-    otlp_endpoint: str = Field(default="", description="OTLP endpoint that pods send traces to; empty for none.")
+    otlp_endpoint: str = Field(
+        default="",
+        description="OTLP endpoint (gRPC) that pods send traces to; empty for none.",
+        examples=["http://jaeger.observability.svc:4317"],
+    )
 
     @field_validator("watch_namespaces", mode="before")
     @classmethod

@@ -61,7 +61,7 @@ class _Spec(BaseModel):
 class SecretKeyRef(_Spec):
     """A key of a Secret in the pipeline's namespace."""
 
-    name: SecretName = Field(description="Name of the Secret.")
+    name: SecretName = Field(description="Name of the Secret.", examples=["timescaledb"])
     key: str = Field(
         default="uri", min_length=1, max_length=253, description="Key that holds a postgresql:// connection URI."
     )
@@ -70,7 +70,7 @@ class SecretKeyRef(_Spec):
 class SecretRef(_Spec):
     """A Secret in the pipeline's namespace."""
 
-    name: SecretName = Field(description="Name of the Secret.")
+    name: SecretName = Field(description="Name of the Secret.", examples=["plant-kafka"])
 
 
 class KafkaSecurity(_Spec):
@@ -228,12 +228,14 @@ class TimescaleSpec(_Spec):
     rotate_credentials_every: Duration | None = Field(
         default=None,
         description="Age at which a managed password is replaced, such as 30d; default only on request, by the"
+        examples=["30d"],
         " annotation sensorlog.dev/rotate-credentials.",
     )
     db_schema: str | None = Field(
         default=None,
         alias="schema",
         pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        examples=["plant"],
         description="Schema of the pipeline's tables; default slp_NAMESPACE_NAME.",
     )
     chunk_interval: Duration = Field(
@@ -254,6 +256,7 @@ class TimescaleSpec(_Spec):
         default=None,
         max_length=rollups.MAX_ROLLUPS,
         description="Continuous aggregates to answer averages from. Need TimescaleDB's timescale license.",
+        examples=[[{"interval": "30m"}]],
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["interval"]},
     )
 
@@ -261,8 +264,12 @@ class TimescaleSpec(_Spec):
 class Resources(_Spec):
     """Requests and limits of a pod's container."""
 
-    requests: dict[str, Quantity] = Field(default_factory=dict, description="What the scheduler reserves.")
-    limits: dict[str, Quantity] = Field(default_factory=dict, description="What the kernel enforces.")
+    requests: dict[str, Quantity] = Field(
+        default_factory=dict, description="What the scheduler reserves.", examples=[{"cpu": "100m", "memory": "128Mi"}]
+    )
+    limits: dict[str, Quantity] = Field(
+        default_factory=dict, description="What the kernel enforces.", examples=[{"memory": "512Mi"}]
+    )
 
 
 class Batch(_Spec):
@@ -282,7 +289,8 @@ class IngestAutoscaling(_Spec):
 
     min_replicas: Replicas = Field(default=1, description="Fewest pods; 0 lets ingest rest while the topic is quiet.")
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(
-        description="Most pods. Never more than the partitions of readings: others would have nothing to read."
+        description="Most pods. Never more than the partitions of readings: others would have nothing to read.",
+        examples=[6],
     )
     lag_threshold: int = Field(default=10_000, ge=1, le=1_000_000_000, description="Messages of lag for each pod.")
 
@@ -301,7 +309,12 @@ class IngestSpec(_Spec):
         default=Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"}),
         description="Requests and limits.",
     )
-    image: str | None = Field(default=None, max_length=512, description="Default: the operator's release.")
+    image: str | None = Field(
+        default=None,
+        max_length=512,
+        description="Default: the operator's release.",
+        examples=["registry.example.com/sensorlog/ingest:0.1.0"],
+    )
 
 
 class QueryTls(_Spec):
@@ -324,6 +337,7 @@ class QueryAuthentication(_Spec):
     audience: str | None = Field(
         default=None,
         min_length=1,
+        examples=["plant-query.plants.svc"],
         max_length=253,
         pattern=r"^[!-~]+$",
         description="Audience that tokens must be issued for; default NAME-query.NAMESPACE.svc.",
@@ -336,7 +350,7 @@ class QueryAutoscaling(_Spec):
     model_config = ConfigDict(json_schema_extra=rules(_ORDERED))
 
     min_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="Fewest pods.")
-    max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(description="Most pods.")
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(description="Most pods.", examples=[4])
     target_cpu_utilization: int = Field(
         default=70,
         alias="targetCPUUtilization",
@@ -382,7 +396,12 @@ class QuerySpec(_Spec):
         default=Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"}),
         description="Requests and limits.",
     )
-    image: str | None = Field(default=None, max_length=512, description="Default: the operator's release.")
+    image: str | None = Field(
+        default=None,
+        max_length=512,
+        description="Default: the operator's release.",
+        examples=["registry.example.com/sensorlog/query:0.1.0"],
+    )
 
 
 Port = Annotated[int, Field(ge=1, le=65535, description="TCP port.")]
@@ -407,16 +426,19 @@ class NetworkPolicySpec(_Spec):
     clients: tuple[Peer, ...] = Field(
         default=(),
         max_length=64,
+        examples=[[{"podSelector": {"matchLabels": {"app": "dashboard"}}}]],
         description="NetworkPolicyPeers that may call the query service; default everybody.",
     )
     monitoring: tuple[Peer, ...] = Field(
         default=(),
         max_length=64,
+        examples=[[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]],
         description="NetworkPolicyPeers that may read metrics; default everybody.",
     )
     egress_ports: tuple[Port, ...] = Field(
         default=(),
         max_length=64,
+        examples=[[9094]],
         description="With Strict: further TCP ports, such as those that brokers advertise beside"
         " kafka.bootstrapServers', or the target port of the database's Service where it differs.",
     )

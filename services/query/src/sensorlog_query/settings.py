@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     tls_dir: Path | None = Field(
         None,
         description="Folder of a kubernetes.io/tls Secret: tls.crt, tls.key, and ca.crt for clients; none: no TLS.",
+        examples=["/etc/sensorlog/tls"],
     )
     tls_client_auth: Literal["none", "require"] = Field(
         "none", description="require: clients must show a certificate that ca.crt of tls_dir signed."
@@ -47,7 +48,11 @@ class Settings(BaseSettings):
     auth: Literal["none", "kubernetes"] = Field(
         "none", description="kubernetes: callers show a bearer token and may get sensorlogpipelines/data by RBAC."
     )
-    auth_audience: str = Field("", description="Audience that a token must be issued for; needed with auth.")
+    auth_audience: str = Field(
+        "",
+        description="Audience that a token must be issued for; needed with auth.",
+        examples=["plant-query.plants.svc"],
+    )
     auth_cache_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
         5.0, description="How long a verdict on a token holds, in seconds."
     )
@@ -86,6 +91,7 @@ class Settings(BaseSettings):
         3600.0, description="How long an export may take where its caller sets no shorter deadline, in seconds."
     )
     export_stall_seconds: Annotated[float, Field(gt=0)] = Field(
+        examples=["/etc/sensorlog/primary"],
         120.0, description="How long an export waits for a caller who does not read, before it is ended, in seconds."
     )
     connection_seconds: Annotated[float, Field(ge=1)] = Field(
