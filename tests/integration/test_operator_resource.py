@@ -66,6 +66,8 @@ def test_what_makes_sense_is_accepted(api_server: ApiServer, timescale: dict[str
         ({"retention": "6d", "chunkInterval": "1d120h1m"}, "retention must not be shorter than chunkInterval"),
         ({"chunkInterval": "0s"}, "chunkInterval must be between"),
         ({"compressAfter": "59s"}, "compressAfter must be between"),
+        ({"rotateCredentialsEvery": "9m59s"}, "rotateCredentialsEvery must be between"),
+        ({"access": "Everybody"}, "spec.timescale.access"),
         ({"compressAfter": "90d", "retention": "90d"}, "compressAfter must be shorter than retention"),
         ({"compressAfter": "2160h1ms", "retention": "90d"}, "compressAfter must be shorter than retention"),
         ({"rollups": [{"interval": "30s"}]}, "interval must be between"),

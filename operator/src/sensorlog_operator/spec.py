@@ -199,6 +199,7 @@ class TimescaleSpec(_Spec):
             within_cel("chunkInterval", 1, 3_660),
             within_cel("retention", 1, 36_600),
             within_cel("compressAfter", 1, 36_600),
+            within_cel("rotateCredentialsEvery", 10, 3_660),
             (
                 f"!has(self.retention) || {_RETENTION} >= {_CHUNK_INTERVAL}",
                 "retention must not be shorter than chunkInterval: only whole chunks are dropped",
