@@ -96,6 +96,7 @@ def test_keda_scales_ingest_by_the_lag_of_its_group() -> None:
         "topic": kafka.readings_topic,
         "lagThreshold": "500",
         "offsetResetPolicy": "earliest",
+        "version": "2.1.0",
         "sasl": "none",
         "tls": "disable",
     }

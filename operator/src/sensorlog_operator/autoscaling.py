@@ -34,6 +34,10 @@ PARAMETERS = {
 }
 """KEDA's words for what ingest reads as files."""
 
+SPOKEN_VERSION = "2.1.0"
+"""Of Kafka's protocol. KEDA's default, 1.0.0, is not understood by brokers of version 4 and later, which want 2.1 or
+newer (KIP-896; https://github.com/kedacore/keda/issues/6718)."""
+
 KEDA_REMEDY = "Install KEDA (https://keda.sh), or take spec.ingest.autoscaling away."
 
 
@@ -113,6 +117,7 @@ def _trigger(pipeline: Pipeline, wanted: IngestAutoscaling) -> dict[str, str]:
         "lagThreshold": str(wanted.lag_threshold),
         # A group that has committed nothing yet reads from the beginning, as ingest does.
         "offsetResetPolicy": "earliest",
+        "version": SPOKEN_VERSION,
         "sasl": SASL[mechanism] if mechanism else "none",
         "tls": "enable" if kafka.security.protocol.endswith("SSL") else "disable",
     }
