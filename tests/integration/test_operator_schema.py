@@ -41,7 +41,7 @@ def observe(database: Database, desired: DesiredSchema) -> schema.ObservedSchema
 
 def test_a_schema_is_made_whole_and_then_left_alone(database: Database, desired: DesiredSchema) -> None:
     """The second reconcile finds nothing to do: what is observed is what was planned."""
-    assert len(provision(database, desired)) == 10
+    assert len(provision(database, desired)) == 11
     assert provision(database, desired) == []
 
 

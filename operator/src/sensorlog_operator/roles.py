@@ -37,6 +37,7 @@ WRITES: Mapping[str, frozenset[str]] = {
     "sensors": frozenset({"SELECT", "INSERT", "UPDATE"}),
     "ingest_offsets": frozenset({"SELECT", "INSERT", "UPDATE"}),
     "dead_letters": frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"}),
+    "canaries": frozenset({"SELECT", "INSERT", "UPDATE"}),
     "ingest_batches": frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"}),  # locked before they are deleted
 }
 """What ingest does with each table, its commands for dead letters among it."""

@@ -101,6 +101,15 @@ FIXED_TABLES = (
         ),
         ("xid",),
     ),
+    Table(
+        "canaries",
+        (
+            Column("partition", "integer", "NOT NULL"),
+            Column("token", "text", "NOT NULL"),
+            Column("stored_at", "timestamp with time zone", "NOT NULL"),
+        ),
+        ("partition",),
+    ),
 )
 
 

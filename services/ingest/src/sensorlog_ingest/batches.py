@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sensorlog.pipeline import BatchConfig, PipelineConfig
+from sensorlog_ingest import canaries
+from sensorlog_ingest.canaries import Canary
 from sensorlog_ingest.dead_letters import DeadLetter, dead_letter
 from sensorlog_ingest.decode import ReadingDecoder
 from sensorlog_ingest.encode import encode
@@ -51,6 +53,7 @@ class Batch:
     sensors: Sequence[SensorRow]
     sensor_messages: Sequence[Message]
     sensor_rejections: Rejections
+    canaries: Sequence[Canary]
     size_bytes: int
     opened_at: float
 
@@ -105,6 +108,7 @@ class BatchBuilder:
         self._sensors: list[SensorRow] = []
         self._sensor_messages: list[Message] = []
         self._sensor_rejections: Rejections = {}
+        self._canaries: list[Canary] = []
         self._rows = 0
         self._bytes = 0
         self._opened_at = time.monotonic()  # of a batch without messages, which stores offsets only
@@ -159,6 +163,7 @@ class BatchBuilder:
             return
         before = len(self._reading_messages)
         readings, rejections = self._decoder.decode(messages, now)
+        self._canaries += canaries.take_canaries(messages, rejections)
         self._readings.append(readings.moved(before))
         self._reading_rejections |= {before + index: rejected for index, rejected in rejections.items()}
         self._reading_messages += messages
@@ -192,6 +197,7 @@ class BatchBuilder:
             sensors=latest_of_each(self._sensors),
             sensor_messages=self._sensor_messages,
             sensor_rejections=self._sensor_rejections,
+            canaries=canaries.latest_of_each(self._canaries),
             size_bytes=self._bytes,
             opened_at=self._opened_at,
         )

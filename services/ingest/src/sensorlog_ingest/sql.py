@@ -96,6 +96,13 @@ WHERE (SELECT pg_try_advisory_xact_lock(hashtextextended('sensorlog batches of '
   AND xid < (SELECT xid FROM {batches} ORDER BY xid DESC LIMIT 1)
 """)
 
+UPSERT_CANARIES = SQL("""
+INSERT INTO {table} AS c (partition, token, stored_at)
+SELECT partition, token, clock_timestamp()
+FROM unnest(%(partitions)s::int[], %(tokens)s::text[]) AS new(partition, token)
+ON CONFLICT (partition) DO UPDATE SET token = excluded.token, stored_at = excluded.stored_at
+""")
+
 # Rows are locked in order, so that two processes never wait for each other, and compared once they are locked. The
 # batch is recorded on the way, which saves a round trip; where an offset is not as expected, it is rolled back too.
 ADVANCE_OFFSETS = SQL("""
@@ -228,6 +235,7 @@ class Statements:
     copy_readings: Composed
     upsert_sensors: Composed
     insert_dead_letters: Composed
+    upsert_canaries: Composed
     advance_offsets: Composed
     record_batch: Composed
     prune_batches: Composed
@@ -245,6 +253,7 @@ def statements(schema: str, measurements: Sequence[str]) -> Statements:
         copy_readings=COPY_READINGS.format(table=Identifier(schema, "sensor_data"), columns=columns),
         upsert_sensors=UPSERT_SENSORS.format(table=Identifier(schema, "sensors")),
         insert_dead_letters=INSERT_DEAD_LETTERS.format(table=Identifier(schema, "dead_letters")),
+        upsert_canaries=UPSERT_CANARIES.format(table=Identifier(schema, "canaries")),
         advance_offsets=ADVANCE_OFFSETS.format(table=offsets, record_batch=record_batch),
         record_batch=record_batch,
         prune_batches=PRUNE_BATCHES.format(batches=batches, schema=Literal(schema)),

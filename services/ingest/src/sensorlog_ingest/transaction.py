@@ -13,6 +13,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from sensorlog_ingest.batches import Batch
+from sensorlog_ingest.canaries import Canary
 from sensorlog_ingest.dead_letters import DeadLetter
 from sensorlog_ingest.encode import encode
 from sensorlog_ingest.messages import Partition
@@ -71,6 +72,7 @@ class BatchTransaction:
             rejected_sensors = upsert(connection, batch) if batch.sensors else {}
             letters = batch.dead_letters(more_readings=rejected_readings, more_sensors=rejected_sensors)
             self._insert_dead_letters(connection, letters)
+            self._upsert_canaries(connection, batch.canaries)
             self._advance(connection, batch, len(batch.readings) - count(rejected_readings))
         return letters
 
@@ -131,7 +133,7 @@ class BatchTransaction:
         refused = write_around(connection, len(rows), lambda start, end: self._upsert(connection, rows[start:end]))
         return refusals([(rows[row].message, rows[row].position) for row, _ in refused], refused)
 
-    # Dead letters and offsets
+    # Dead letters, canaries and offsets
 
     def _insert_dead_letters(self, connection: Connection, letters: Iterable[DeadLetter]) -> None:
         if rows := [asdict(letter) for letter in letters]:
@@ -141,6 +143,12 @@ class BatchTransaction:
         """Tell watches that the caller's transaction stores so many of the batch's readings."""
         if stored:
             connection.execute(self._statements.record_batch, _record(batch, stored))
+
+    def _upsert_canaries(self, connection: Connection, canaries: Sequence[Canary]) -> None:
+        if canaries:
+            partitions, tokens = zip(*canaries, strict=True)
+            parameters = {"partitions": list(partitions), "tokens": list(tokens)}
+            connection.execute(self._statements.upsert_canaries, parameters)
 
     def _advance(self, connection: Connection, batch: Batch, stored: int) -> None:
         cursor = connection.execute(
