@@ -4,6 +4,7 @@ import json
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,8 +19,8 @@ from sensorlog.measurements import names
 from sensorlog_ingest.sql import registry_statements
 from sensorlog_query import microseconds
 from sensorlog_query.chunks import chunks_of, steps
+from sensorlog_query.latest import MAX_RESULTS, LatestReader, parameters, sample_of
 from sensorlog_query.microseconds import BEGINNING, END
-from sensorlog_query.readings import MAX_RESULTS
 from sensorlog_query.sql import Statements
 from sensorlog_query.validation import Selection
 from support.pipelines import Pipeline
@@ -80,7 +81,7 @@ def run(stage: Stage, minutes: int, sensors: int, rounds: int, console: Console)
 
 
 def measure(pipeline: Pipeline, sensors: int, rounds: int) -> dict[str, Any]:
-    """Ask as the service does, and return what EXPLAIN ANALYZE says of both statements, in milliseconds."""
+    """Ask as the service does, and return what EXPLAIN ANALYZE says of its statements, in milliseconds."""
     statements = Statements(pipeline.schema, names(pipeline.config.measurements))
     with pipeline.database.connect() as connection:
         microseconds.register(connection)
@@ -88,16 +89,18 @@ def measure(pipeline: Pipeline, sensors: int, rounds: int) -> dict[str, Any]:
         cursor = connection.cursor(binary=True)
         chunks = chunks_of(cursor, statements, EVERYTHING)
         newest = next(steps(chunks, descending=True))
-        parameters = {"start": newest.start, "end": newest.end, "limit": MAX_RESULTS + 1}
-        latest = statements.latest(of_sensors=False)
-        found = cursor.execute(latest, parameters).fetchall()
-        assert len(found) == sensors
-        assert all(row[0] is not None for row in found)
+        step = replace(newest, sensor_ids=tuple(range(1, sensors + 1)))
+        reader = LatestReader(cursor, statements, lambda: None)
+        recent = replace(step, start=reader.reach(step))
+        assert len(cursor.execute(statements.recent(), parameters(recent)).fetchall()) == sensors
         everything = {"schema": pipeline.schema, "start": BEGINNING, "end": END}
+        sample = replace(step, sensor_ids=sample_of(step.sensor_ids))
         return {
             "chunks": len(chunks),
+            "list_of_sensors_ms": _milliseconds(cursor, statements.sensor_ids(), {"limit": MAX_RESULTS + 1}, rounds),
             "list_of_chunks_ms": _milliseconds(cursor, statements.chunks(), everything, rounds),
-            "last_readings_ms": _milliseconds(cursor, latest, parameters, rounds),
+            "reach_ms": _milliseconds(cursor, statements.reach(), parameters(sample), rounds),
+            "last_readings_ms": _milliseconds(cursor, statements.recent(), parameters(recent), rounds),
         }
 
 

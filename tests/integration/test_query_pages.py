@@ -1,6 +1,7 @@
 """Pages of readings neither lose nor repeat a reading, and cost what they hold, not what is stored."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from sensorlog.rpc import logger_pb2 as pb
 from sensorlog_query import microseconds
 from sensorlog_query.aggregates import Aggregate
 from sensorlog_query.chunks import chunks_of, steps
+from sensorlog_query.latest import FEW, LatestReader, parameters
 from sensorlog_query.microseconds import BEGINNING, END
 from sensorlog_query.sql import Statements
 from sensorlog_query.validation import Alignment, Selection
@@ -201,19 +203,19 @@ def test_the_last_readings_of_a_sensor_come_from_the_index(plans: Plans, *, desc
 
 def test_latest_readings_come_from_the_index(plans: Plans) -> None:
     """Two rows a sensor from the newest chunk, however long the history is."""
-    statement = plans.statements.latest(of_sensors=True)
-    nodes = plans.executed(statement, sensor_ids=[1, 2, 3], **_newest(plans), limit=10)
+    nodes = plans.executed(plans.statements.latest(), sensor_ids=[1, 2, 3], **_newest(plans))
     assert not [node for node in nodes if node["Node Type"] == "Seq Scan"]
     assert _rows_read(nodes) <= 6
 
 
-def test_the_latest_readings_of_all_sensors_come_from_the_index(plans: Plans) -> None:
-    """Sensors are read from their own small table, and only the newest chunk is opened."""
-    nodes = plans.executed(plans.statements.latest(of_sensors=False), **_newest(plans), limit=100)
-    chunks = [scan for scan in _scans(nodes) if scan["Relation Name"] != "sensors"]
-    assert len(_relations(chunks)) == 1
-    assert not [node for node in chunks if node["Node Type"] == "Seq Scan"]
-    assert _rows_read(chunks) <= 2 * 40
+def test_the_latest_readings_of_many_sensors_come_from_one_scan_of_the_index(plans: Plans) -> None:
+    """It reaches a few readings back, within the newest chunk."""
+    newest = Selection(**_newest(plans), sensor_ids=tuple(range(40)))
+    reach = LatestReader(plans.cursor, plans.statements, lambda: None).reach(newest)
+    nodes = plans.executed(plans.statements.recent(), **parameters(replace(newest, start=reach)))
+    [scan] = _scans(nodes)
+    assert scan["Node Type"] != "Seq Scan"
+    assert 40 <= _rows_read(nodes) <= FEW * 40
 
 
 def _newest(plans: Plans) -> dict[str, Any]:

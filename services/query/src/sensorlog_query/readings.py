@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from typing import Any
 
 from psycopg import Connection, Cursor
@@ -13,20 +12,14 @@ from sensorlog_query.calls import Call
 from sensorlog_query.chunks import chunks_of, steps
 from sensorlog_query.copy_binary import Block
 from sensorlog_query.database import Database
-from sensorlog_query.errors import LimitError
-from sensorlog_query.microseconds import BEGINNING, END, Moment
+from sensorlog_query.latest import LatestReader
+from sensorlog_query.microseconds import Moment
 from sensorlog_query.page_token import Position
 from sensorlog_query.sql import Statements
 from sensorlog_query.validation import Page, ReadingsQuery, Selection
 
 Row = tuple[Any, ...]
 """(time in microseconds since 1970, sensor_id, one value or None per measurement)."""
-
-MAX_RESULTS = 100_000
-"""Rows of a reply that has no pages."""
-
-# As constants: a reading's first columns.
-TIME, SENSOR = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +50,8 @@ class Readings:
 
     def latest(self, call: Call, sensor_ids: Sequence[int]) -> list[Row]:
         """Return the last reading of each sensor, by sensor_id; LimitError above MAX_RESULTS."""
-        found: list[Row] = []
-        everything = Selection(BEGINNING, END, tuple(sensor_ids))
         with self._database.transaction(call) as connection:
-            rows = cursor(connection)
-            for step in steps(chunks_of(rows, self._statements, everything), descending=True):
-                call.remaining_seconds()
-                latest = self._latest_within(rows, replace(step, sensor_ids=tuple(sensor_ids)))
-                found += [row for row in latest if row[TIME] is not None]
-                sensor_ids = [row[SENSOR] for row in latest if row[TIME] is None]
-                if not sensor_ids:
-                    break
-        return sorted(found, key=itemgetter(SENSOR))
-
-    def _latest_within(self, rows: Cursor[Row], selection: Selection) -> list[Row]:
-        statement = self._statements.latest(of_sensors=bool(selection.sensor_ids))
-        latest = rows.execute(statement, {**_bounds(selection), "limit": MAX_RESULTS + 1}).fetchall()
-        if len(latest) > MAX_RESULTS:
-            raise LimitError(f"more than {MAX_RESULTS} sensors; name some in sensor_ids")
-        return latest
+            return LatestReader(cursor(connection), self._statements, call.remaining_seconds).read(sensor_ids)
 
     def page(self, call: Call, query: ReadingsQuery) -> ReadingsPage:
         """Return a page of readings in order of (time, sensor_id)."""

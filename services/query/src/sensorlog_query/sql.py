@@ -184,25 +184,42 @@ AGGREGATES = {
 }
 
 # Ingest stores the id of every sensor that reports, also of those that never announced themselves.
-EVERY_SENSOR = SQL("WITH wanted AS (SELECT id AS sensor_id FROM {sensors})")
+SENSOR_IDS = SQL("SELECT id FROM {sensors} ORDER BY id LIMIT %(limit)s")
 
-CHOSEN_SENSORS = SQL("WITH wanted AS (SELECT DISTINCT unnest(%(sensor_ids)s::bigint[]) AS sensor_id)")
+# Sensors with fewer readings have no say.
+REACH = SQL("""
+SELECT max(reading.time)
+FROM unnest(%(sensor_ids)s::bigint[]) AS sample(sensor_id)
+CROSS JOIN LATERAL (
+    SELECT time
+    FROM {readings} AS r
+    WHERE r.sensor_id = sample.sensor_id AND time >= %(start)s AND time < %(end)s
+    ORDER BY time DESC
+    LIMIT 1 OFFSET %(few)s
+) AS reading
+""")
+
+# Behind ARRAY the planner does not see thousands of ids, each of which it would estimate by itself.
+RECENT_READINGS = SQL("""
+SELECT DISTINCT ON (sensor_id) time, sensor_id, {columns}
+FROM {readings}
+WHERE sensor_id = ANY(ARRAY(SELECT unnest(%(sensor_ids)s::bigint[]))) AND time >= %(start)s AND time < %(end)s
+ORDER BY sensor_id, {order}
+""")
 
 # Within a step of chunks: to look into hundreds of chunks for each sensor costs ten times as much as the newest alone.
-# A sensor without a reading in the step comes with NULLs. WITH TIES needs no sort per sensor, unlike LIMIT.
+# WITH TIES needs no sort per sensor, unlike LIMIT.
 LATEST_READINGS = SQL("""
-{wanted}
 SELECT DISTINCT ON (wanted.sensor_id) reading.time, wanted.sensor_id, {columns}
-FROM wanted
-LEFT JOIN LATERAL (
+FROM unnest(%(sensor_ids)s::bigint[]) AS wanted(sensor_id)
+CROSS JOIN LATERAL (
     SELECT time, {columns}
     FROM {readings} AS r
     WHERE r.sensor_id = wanted.sensor_id AND time >= %(start)s AND time < %(end)s
     ORDER BY time DESC
     FETCH FIRST 1 ROW WITH TIES
-) AS reading ON true
+) AS reading
 ORDER BY wanted.sensor_id, {order}
-LIMIT %(limit)s
 """)
 
 # NaN stands for NULL on the wire, and it gives every row of the COPY the same length.
@@ -279,7 +296,8 @@ class Statements:
         """Return the packed page of chosen sensors that begins at `start` or `end`."""
         return _first_page_of_sensors(self, descending=descending)
 
-    def _packed(self, rows: Composed) -> Composed:
+    def packed(self, rows: Composed) -> Composed:
+        """Return a statement of readings as one that packs them into one value; see `packed_rows`."""
         null = Literal(NULL.to_bytes(FIELD_BYTES, "big"))
         values = [PACKED_VALUE.format(column=Identifier(name), null=null) for name in self.measurements]
         return PACKED.format(fields=SQL(" || ").join((*PACKED_KEY, *values)), rows=rows)
@@ -321,14 +339,25 @@ class Statements:
             bucket=bucket.format(time=Identifier("moment")), first=bucket.format(time=SQL("%(start)s"))
         )
 
-    def latest(self, *, of_sensors: bool) -> Composed:
-        """Return the last reading between `start` and `end` of each sensor, with NULLs where there is none."""
-        return LATEST_READINGS.format(
-            wanted=CHOSEN_SENSORS if of_sensors else EVERY_SENSOR.format(sensors=self._sensors),
-            columns=self._columns,
-            readings=self._readings,
-            order=_order(self.measurements, descending=True, key=("time",)),
-        )
+    def sensor_ids(self) -> Composed:
+        """Return the ids of all sensors, announced or not."""
+        return SENSOR_IDS.format(sensors=self._sensors)
+
+    def reach(self) -> Composed:
+        """Return the newest moment after which each sensor has at most `few` readings, or NULL; see `latest`."""
+        return REACH.format(readings=self._readings)
+
+    def recent(self) -> Composed:
+        """Return the last reading between `start` and `end` of each of many sensors, by one scan of that time."""
+        return self._last(RECENT_READINGS)
+
+    def latest(self) -> Composed:
+        """Return the last reading between `start` and `end` of each of some sensors, looked up one by one."""
+        return self._last(LATEST_READINGS)
+
+    def _last(self, template: SQL) -> Composed:
+        order = _order(self.measurements, descending=True, key=("time",))
+        return template.format(columns=self._columns, readings=self._readings, order=order)
 
     def export(self, measurements: Sequence[str], *, of_sensors: bool) -> Composed:
         """Return the COPY of time, sensor_id and `measurements`."""
@@ -346,7 +375,7 @@ class Statements:
 @cache
 def _packed_page(statements: Statements, *, of_sensors: bool, descending: bool, after_key: bool) -> bytes:
     rows = statements.page(of_sensors=of_sensors, descending=descending, after_key=after_key)
-    return statements._packed(rows).as_bytes()  # noqa: SLF001 -- of this module
+    return statements.packed(rows).as_bytes()
 
 
 @cache
