@@ -29,6 +29,7 @@ from sensorlog_query.service import Answers, Limits, Logger
 from sensorlog_query.settings import Settings
 from sensorlog_query.source import PoolLimits
 from sensorlog_query.sql import Statements
+from sensorlog_query.undelivered import Undelivered
 from sensorlog_query.validation import Validator
 
 log = structlog.get_logger()
@@ -109,7 +110,10 @@ class QueryServer:
     def _build(self, pipeline: PipelineConfig, names: tuple[str, ...], statements: Statements) -> grpc.Server:
         server = grpc.server(
             ThreadPoolExecutor(self._settings.workers, thread_name_prefix="call"),
-            interceptors=_interceptors(self._settings, pipeline, self._metrics),
+            interceptors=[
+                *_interceptors(self._settings, pipeline, self._metrics),
+                Undelivered(self._settings.max_unread_bytes),
+            ],
             options=_options(pipeline, self._settings),
             maximum_concurrent_rpcs=self._settings.max_calls,
         )
