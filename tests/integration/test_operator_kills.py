@@ -64,9 +64,13 @@ class Plant:
 
     def world(self) -> Object:
         """Return all there is of the pipeline, in words that are the same for every pipeline of the same spec."""
-        found = {"topics": self._topics(), "database": self._database(), "children": self._children()}
+        with schema.connect(self.database.uri) as connection:
+            known = roles.observe(connection, self.schema)
+            database = self._database(schema.observe(connection, self.schema), known)
+        found = {"topics": self._topics(), "database": database, "children": self._children()}
         text = json.dumps(found, sort_keys=True, default=str)
-        names = ((self.schema, "SCHEMA"), (self.pipeline.namespace, "NAMESPACE"), (self.uid, "UID"))
+        prefix = known.names.group("ingest").removesuffix("_writer")
+        names = ((prefix, "ROLES"), (self.schema, "SCHEMA"), (self.pipeline.namespace, "NAMESPACE"), (self.uid, "UID"))
         for name, word in names:
             text = text.replace(name, word)
         return dict(json.loads(text))
@@ -77,20 +81,16 @@ class Plant:
         observed = topics.observe(kafka, [f"{prefix}.readings", f"{prefix}.sensors"])
         return {name: [topic.partitions, topic.config.get("retention.ms")] for name, topic in observed.items()}
 
-    def _database(self) -> Object:
-        with schema.connect(self.database.uri) as connection:
-            seen = schema.observe(connection, self.schema)
-            known = roles.observe(connection, self.schema)
-        prefix = known.names.group("ingest").removesuffix("_writer")
-        rights = sorted("/".join(privilege).replace(prefix, "") for privilege in known.privileges)
+    @staticmethod
+    def _database(seen: schema.ObservedSchema, known: roles.ObservedRoles) -> Object:
         return {
             "tables": seen.tables,
             "keys": seen.primary_keys,
             "indexes": {table: sorted(map(str, columns)) for table, columns in seen.indexes.items()},
             "chunks": seen.chunk_interval,
             "comment": seen.comment,
-            "roles": {name.removeprefix(prefix): role.can_login for name, role in known.roles.items()},
-            "rights": rights,
+            "roles": {name: role.can_login for name, role in known.roles.items()},
+            "rights": sorted(map("/".join, known.privileges)),
         }
 
     def _children(self) -> Object:

@@ -1,7 +1,10 @@
 """Plan before apply, and drift: the operator as a process, with a real API server, broker and database."""
 
 import base64
+import json
 import secrets
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -129,9 +132,18 @@ def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
 
 
 @pytest.fixture(scope="module")
-def operator(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+def plan_port() -> int:
+    """Return the port of 127.0.0.1 that the operator tells plans at."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def operator(
+    api_server: ApiServer, plan_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceProcess]:
     """Yield the operator, with the chart's rights."""
-    process = start_operator(api_server, tmp_path_factory.mktemp("operator"))
+    directory = tmp_path_factory.mktemp("operator")
+    process = start_operator(api_server, directory, SENSORLOG_PLAN_PORT=str(plan_port))
     yield process.wait_ready()
     process.clean_up()
 
@@ -235,6 +247,98 @@ def test_a_plan_shows_no_secret(make_plant: MakePlant) -> None:
     assert "PASSWORD" not in str(plant.pipeline.status())
 
 
+# What applying a file would do
+
+
+def asked(port: int, resource: Object) -> tuple[int, Object]:
+    """Return what the operator answers about a resource, with the status of HTTP."""
+    body, address = json.dumps(resource).encode(), f"http://127.0.0.1:{port}/plan"
+    request = urllib.request.Request(address, body, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310
+            return reply.status, json.loads(reply.read())
+    except urllib.error.HTTPError as e:
+        with e:
+            return e.code, json.loads(e.read())
+
+
+def dry_run(plant: Plant, **spec: Any) -> Object:
+    """Return the resource with other fields as the API server would keep it."""
+    return plant.pipeline.server.call(
+        "PATCH", f"{plant.pipeline.path}?dryRun=All", {"spec": spec}, kind="application/merge-patch+json"
+    )
+
+
+def test_what_a_file_would_change_is_told_without_changing_it(make_plant: MakePlant, plan_port: int) -> None:
+    """The hash is that of the plan which then waits: it can be approved in the file itself."""
+    plant = make_plant()
+    plant.wait_applied()
+    change = {"kafka": {"readings": {"partitions": 12}}, "approval": "Manual"}
+    status, answer = asked(plan_port, dry_run(plant, **change))
+    assert (status, answer["problems"]) == (200, [])
+    (grow,) = answer["actions"]
+    assert (grow["nature"], grow["needsApproval"]) == ("Change", True)
+    assert "from 4 to 12 partitions" in grow["summary"]
+    assert "keys map to other partitions" in grow["risk"]
+    assert plant.partitions() == 4
+    assert plant.pipeline.get()["metadata"]["generation"] == 1
+
+    plant.pipeline.change(**change)
+    assert plant.pipeline.pending_plan("from 4 to 12 partitions")["hash"] == answer["hash"]
+
+
+def test_what_a_new_file_would_make_is_told_and_claims_nothing(make_plant: MakePlant, plan_port: int) -> None:
+    """A question makes no pipeline: neither is anything there afterwards, nor is its topic anybody's."""
+    plant = make_plant()
+    plant.wait_applied()
+    body = plant.pipeline.get()
+    topics = {"readings": {"topic": f"{plant.topic}.new"}, "sensors": {"topic": f"{plant.topic}.new.sensors"}}
+    new = {
+        **{key: body[key] for key in ("apiVersion", "kind")},
+        "metadata": {"name": "asked", "namespace": plant.pipeline.namespace},
+        "spec": {**body["spec"], "kafka": {**body["spec"]["kafka"], **topics}},
+    }
+    path = plant.pipeline.path.rpartition("/")[0]
+    created = plant.pipeline.server.call("POST", f"{path}?dryRun=All", new)
+    status, answer = asked(plan_port, created)
+    assert status == 200
+    said = [action["summary"] for action in answer["actions"]]
+    assert any(f"create topic {plant.topic}.new " in text for text in said)
+    assert "create Deployment asked-ingest" in said
+    assert f"{plant.topic}.new" not in plant.broker.admin().list_topics(timeout=10).topics
+    plant.pipeline.server.call("POST", path, {**new, "metadata": {**new["metadata"], "name": "real"}})
+    real = OperatedPipeline(plant.pipeline.server, plant.broker, plant.pipeline.namespace, "real")
+    real.wait_condition("TopicReady", "True", "Ready")
+    real.delete()
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"spec": {"kafka": None}}, 422, "spec.kafka"),
+        ({"metadata": None}, 400, "no SensorLogPipeline"),
+    ],
+    ids=["no Kafka", "no resource"],
+)
+def test_a_question_that_makes_no_sense_is_refused(
+    make_plant: MakePlant, plan_port: int, change: Object, status: int, words: str
+) -> None:
+    """With what is wrong about it; the operator goes on."""
+    body = make_plant().pipeline.get()
+    answered, answer = asked(plan_port, {**body, **change})
+    assert answered == status
+    assert words in answer["message"]
+
+
+def test_a_question_about_a_world_that_is_away_says_so(make_plant: MakePlant, plan_port: int) -> None:
+    """What could be seen is planned, and the rest named."""
+    plant = make_plant()
+    plant.wait_applied()
+    status, answer = asked(plan_port, dry_run(plant, timescale={"connectionSecretRef": {"name": "missing"}}))
+    assert status == 200
+    assert any("missing" in problem for problem in answer["problems"])
+
+
 def annotated(name: str) -> Object:
     """Return the patch that approves a plan."""
     return {"metadata": {"annotations": {"sensorlog.dev/approve": name}}}
@@ -264,7 +368,10 @@ DRIFTS: dict[str, tuple[Callable[[Plant], None], str]] = {
         "make s.sensor_data a hypertable",
     ),
     "owner's mark": (lambda p: p.execute("COMMENT ON SCHEMA {s} IS NULL"), "mark schema s as owned"),
-    "right": (lambda p: p.execute(f"REVOKE INSERT ON {{s}}.sensor_data FROM {writer(p)}"), "INSERT on table s.sensor_data"),
+    "right": (
+        lambda p: p.execute(f"REVOKE INSERT ON {{s}}.sensor_data FROM {writer(p)}"),
+        "INSERT on table s.sensor_data",
+    ),
     "Deployment": (
         lambda p: p.merge_child(APPS, "deployments", "ingest", {"spec": {"replicas": 7}}),
         "repair Deployment plant-ingest: spec.replicas",

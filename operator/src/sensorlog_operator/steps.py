@@ -231,11 +231,15 @@ class AccessStep(Step):
         managed = pipeline.spec.timescale.access == "Managed"
         return roles.plan(self._observed) if managed and self._observed is not None else []
 
-    def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:  # noqa: ARG002
-        """Bring roles and logins forward; the roles stay as they are while something about them must wait."""
+    def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:
+        """Bring roles and logins forward; the roles stay as they are while something about them must wait.
+
+        They do also where nothing was planned and no table is new: what changed since is drift for the next reconcile.
+        """
         if self._database.connection is None:
             return []
-        outcome = self._round.access.converge(self._database.connection, change_roles=not withheld)
+        change_roles = not withheld and bool(actions or self._round.report.actions)
+        outcome = self._round.access.converge(self._database.connection, change_roles=change_roles)
         self._problems = outcome.problems
         return [*outcome.actions]
 
