@@ -47,12 +47,7 @@ def test_retain_keeps_the_data_for_the_next_resource(pipeline: E2EPipeline) -> N
 def test_delete_takes_topic_and_schema_along(pipeline: E2EPipeline) -> None:
     """And only then lets the resource go."""
     pipeline.apply(deletionPolicy="Delete")
-    wait_until(
-        lambda: pipeline.get()["metadata"].get("finalizers"),
-        lambda f: f == ["sensorlog.dev/cleanup"],
-        deadline=30,
-        what="our finalizer",
-    )
+    pipeline.approve_deletion()
     pipeline.publish([SEED])
     pipeline.delete()
     assert not schema_exists(pipeline)
@@ -60,10 +55,20 @@ def test_delete_takes_topic_and_schema_along(pipeline: E2EPipeline) -> None:
 
 
 def test_changing_back_to_retain_takes_the_finalizer_away(pipeline: E2EPipeline) -> None:
-    """The policy at the time of deletion counts."""
-    for policy, wanted in (("Delete", ["sensorlog.dev/cleanup"]), ("Retain", None)):
-        pipeline.apply(deletionPolicy=policy)
-        wait_for_value(lambda: pipeline.get()["metadata"].get("finalizers"), wanted, deadline=30, what="the finalizers")
+    """The policy at the time of deletion counts, and the safe one needs no approval."""
+    pipeline.apply(deletionPolicy="Delete")
+    pipeline.approve_deletion()
+    pipeline.apply(deletionPolicy="Retain")
+    wait_for_value(lambda: pipeline.get()["metadata"].get("finalizers"), None, deadline=30, what="the finalizers")
+
+
+def test_a_deletion_that_nobody_approved_leaves_topic_and_schema(pipeline: E2EPipeline) -> None:
+    """A deletionPolicy alone destroys nothing: what it would do is shown, and waits."""
+    pipeline.apply(deletionPolicy="Delete")
+    pipeline.wait_condition("PlanPending", "ApprovalPending", status="True")
+    pipeline.delete()
+    assert schema_exists(pipeline)
+    assert pipeline.topic in topics(pipeline.cluster)
 
 
 def test_a_deletion_that_cannot_clean_up_says_why_and_how_to_let_go(cluster: Cluster, namespace: str) -> None:
@@ -71,7 +76,7 @@ def test_a_deletion_that_cannot_clean_up_says_why_and_how_to_let_go(cluster: Clu
     kafka = {"bootstrapServers": "nowhere.backing.svc:9092"}
     pipeline = E2EPipeline(cluster, namespace, spec={"kafka": kafka, "deletionPolicy": "Delete"})
     pipeline.apply()
-    wait_until(lambda: pipeline.get()["metadata"]["finalizers"], deadline=30, what="our finalizer")
+    pipeline.approve_deletion()
     cluster.kubectl("-n", namespace, "delete", "slp", pipeline.name, "--wait=false")
     condition = pipeline.wait_condition("Ready", "KafkaUnavailable", deadline=60)
     wait_until(
@@ -93,6 +98,7 @@ def test_a_namespace_with_a_delete_policy_can_be_deleted(cluster: Cluster, datab
     pipeline = E2EPipeline(cluster, namespace, spec={"deletionPolicy": "Delete"})
     pipeline.apply()
     pipeline.wait_ready()
+    pipeline.approve_deletion()
     cluster.kubectl("delete", "namespace", namespace, "--timeout=120s")
     cluster.psql(f"DROP SCHEMA IF EXISTS {pipeline.schema} CASCADE")
 
@@ -122,6 +128,7 @@ def test_an_operator_killed_in_mid_change_converges(cluster: Cluster, namespace:
     kill_operator(cluster)
     wait_operator(cluster)
     pipeline.wait_ready()
+    pipeline.approve_deletion()
     pipeline.publish([SEED])
     wait_for_value(pipeline.readings, [SEED], deadline=30, what="the seed reading")
     cluster.kubectl("-n", namespace, "delete", "slp", "plant", "--wait=false")
@@ -192,7 +199,7 @@ def test_the_operator_may_do_what_the_chart_says_and_no_more(cluster: Cluster) -
         ("policy", "poddisruptionbudgets", "list", "watch", "create", "patch"),
         ("apps", "deployments", "list", "watch", "create", "patch", "delete"),
         ("", "pods", "list"),
-        ("", "secrets", "get", "list", "watch"),
+        ("", "secrets", "get", "list", "watch", "create", "patch"),
         ("", "events", "create"),
     }
     expected = {(group, kind, verb) for group, kind, *verbs in granted for verb in verbs}

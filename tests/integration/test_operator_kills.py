@@ -13,6 +13,8 @@ import pytest
 
 from sensorlog_operator import brokers, roles, schema, topics
 from sensorlog_operator.kube import CHILD_KINDS
+from sensorlog_operator.roles import ObservedRoles
+from sensorlog_operator.schema import ObservedSchema
 from support import kills
 from support.apiserver import ApiServer, Object, api_server_spec
 from support.containers import ContainerEngine, free_port
@@ -82,7 +84,7 @@ class Plant:
         return {name: [topic.partitions, topic.config.get("retention.ms")] for name, topic in observed.items()}
 
     @staticmethod
-    def _database(seen: schema.ObservedSchema, known: roles.ObservedRoles) -> Object:
+    def _database(seen: ObservedSchema, known: ObservedRoles) -> Object:
         return {
             "tables": seen.tables,
             "keys": seen.primary_keys,

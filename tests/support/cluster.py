@@ -194,6 +194,22 @@ class E2EPipeline:
         """Return a component's Deployment."""
         return self.cluster.get("deployment", f"{self.name}-{component}", self.namespace)
 
+    def approve_deletion(self) -> None:
+        """Let the deletion of the resource take its data too, by the command line."""
+        wait_until(
+            lambda: self.get()["status"]["plan"]["actions"],
+            lambda actions: any("when the resource is deleted" in action["summary"] for action in actions),
+            deadline=60,
+            what="a plan that asks whether deletion may take the data",
+        )
+        self.sensorlog("plan", "--approve")
+        wait_until(
+            lambda: self.get()["metadata"].get("finalizers"),
+            lambda found: found == ["sensorlog.dev/cleanup"],
+            deadline=60,
+            what="our finalizer",
+        )
+
     def delete(self) -> None:
         """Delete the resource and wait until it is gone."""
         self.cluster.kubectl("-n", self.namespace, "delete", "slp", self.name, "--ignore-not-found", "--timeout=90s")
