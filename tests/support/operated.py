@@ -7,7 +7,7 @@ import base64
 import contextlib
 import secrets
 import urllib.error
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -253,8 +253,8 @@ class OperatedPipeline:
         wait_until(lambda: self.server.find(self.path) is None, deadline=45, what=f"{self.path} to be gone")
 
 
-def start_operator(server: ApiServer, directory: Path, **settings: str) -> ServiceProcess:
-    """Start the operator as its account; the caller waits for it and ends it."""
+def start_operator(server: ApiServer, directory: Path, command: Sequence[str] = (), **settings: str) -> ServiceProcess:
+    """Start the operator as its account, by `command` if one is given; the caller waits for it and ends it."""
     environment = {
         "KUBECONFIG": str(kubeconfig(server, directory / "kubeconfig")),
         "SENSORLOG_INGEST_IMAGE": "sensorlog/ingest:test",
@@ -266,4 +266,4 @@ def start_operator(server: ApiServer, directory: Path, **settings: str) -> Servi
         "SENSORLOG_LOG_FORMAT": "json",
         **settings,
     }
-    return ServiceProcess("sensorlog_operator", environment, directory / "operator.log")
+    return ServiceProcess("sensorlog_operator", environment, directory / "operator.log", command=command)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,18 +24,22 @@ Labels = Mapping[str, str]
 
 @dataclass
 class ServiceProcess:
-    """`python -m MODULE` with its settings in the environment and its logs in a file."""
+    """`python -m MODULE` with its settings in the environment and its logs in a file.
+
+    `command` is another way to start the module, such as an image's entry point.
+    """
 
     module: str
     environment: Mapping[str, str]
     log_path: Path
     telemetry_port: int = field(default_factory=free_port)
+    command: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SENSORLOG_")}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module],
+                self.command or [sys.executable, "-m", self.module],
                 env={**inherited, **self.environment, "SENSORLOG_TELEMETRY_PORT": str(self.telemetry_port)},
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -6,7 +6,7 @@ import time
 import structlog
 
 from sensorlog.telemetry import Problem
-from sensorlog_operator import metrics
+from sensorlog_operator import metrics, tracing
 from sensorlog_operator.claims import Claims
 from sensorlog_operator.errors import PipelineError
 from sensorlog_operator.reconcile import Reconciler
@@ -76,7 +76,7 @@ class Controller:
     def _reconcile(self, key: str) -> bool:
         result = "error"
         try:
-            with metrics.RECONCILE_SECONDS.time():
+            with metrics.RECONCILE_SECONDS.time(), tracing.reconcile(key):
                 retry = self._reconciler.reconcile(key)
             result = "retry" if retry else "done"
         except PipelineError as e:
