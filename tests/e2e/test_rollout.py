@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from sensorlog_operator.models import ROTATE_CREDENTIALS
 from support import traffic
 from support.cluster import Cluster, E2EPipeline
 from support.waiting import wait_for_value, wait_until
@@ -92,3 +93,20 @@ def test_scaling_fails_no_query_and_loses_or_doubles_no_reading(cluster: Cluster
     pipeline.apply(query={"replicas": 1})
     pipeline.wait_ready()
     assert_nothing_happened(pipeline, publisher, caller)
+
+
+def test_new_passwords_fail_no_query_and_lose_or_double_no_reading(cluster: Cluster, pipeline: E2EPipeline) -> None:
+    """Every pod goes over to another login of the database; then the one before is shut out."""
+    publisher, caller = start_traffic(pipeline)
+    before = templates(pipeline)
+    cluster.kubectl("-n", pipeline.namespace, "annotate", "slp", pipeline.name, f"{ROTATE_CREDENTIALS}=now")
+    wait_for_change(pipeline, before)
+    wait_until(
+        lambda: pipeline.get()["status"].get("credentials", {}).get("request") == "now",
+        deadline=180,
+        what="the rotation to be done",
+    )
+    pipeline.wait_ready()
+    assert_nothing_happened(pipeline, publisher, caller)
+    logins = cluster.psql(f"SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolname LIKE '{pipeline.schema}%'")
+    assert logins == "2"
