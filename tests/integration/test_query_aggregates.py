@@ -1,7 +1,7 @@
 """Buckets compared with a second computation by zoneinfo and numpy, above all in nights when clocks change."""
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,7 +12,17 @@ import pytest
 
 from sensorlog.rpc import logger_pb2 as pb
 from support.pipelines import Pipeline
-from support.query import QueryService, Reading, query_service, random_readings, refused, store
+from support.query import (
+    HOUR,
+    QueryService,
+    Reading,
+    bucketed,
+    query_service,
+    random_readings,
+    refused,
+    start_of,
+    store,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -20,14 +30,13 @@ Key = tuple[int, int | None]
 NAMES = ("temperature", "cpu")
 SENSORS = [-3, 1, 2, 7]
 ALL = [pb.AGGREGATE_MINIMUM, pb.AGGREGATE_MAXIMUM, pb.AGGREGATE_FIRST, pb.AGGREGATE_LAST]
-HOUR, DAY = 3_600, 86_400
+DAY = 24 * HOUR
 CHANGES = {
     "Europe/Berlin": ("2022-03-27T01:00Z", "2022-10-30T01:00Z"),
     "America/New_York": ("2022-03-13T07:00Z", "2022-11-06T06:00Z"),
     "America/Havana": ("2022-03-13T05:00Z", "2022-11-06T05:00Z"),  # at midnight
     "Asia/Kathmandu": ("2022-07-01T00:00Z",),  # 5:45 from UTC, no change
 }
-ORIGIN = datetime(2000, 1, 3)  # noqa: DTZ001 -- by whatever clock
 
 
 def _ts(moment: str) -> int:
@@ -54,23 +63,8 @@ def _value(random: Random) -> float | None:
 READINGS = [reading for i, changes in enumerate(CHANGES.values()) for reading in _around(changes, i)]
 
 
-def _start_of(ts: int, width: int, zone: str) -> int:
-    clock = datetime.fromtimestamp(ts, ZoneInfo(zone)).replace(tzinfo=None)
-    passed = (clock - ORIGIN) % timedelta(seconds=width)
-    if width <= HOUR:
-        return ts - int(passed.total_seconds())
-    return int((clock - passed).replace(tzinfo=ZoneInfo(zone)).timestamp())  # fold=0: the earlier of two
-
-
-def _grouped(readings: Sequence[Reading], width: int, zone: str, *, per_sensor: bool) -> dict[Key, list[Reading]]:
-    groups: dict[Key, list[Reading]] = {}
-    for reading in readings:
-        groups.setdefault((_start_of(reading[0], width, zone), reading[1] if per_sensor else None), []).append(reading)
-    return groups
-
-
 def _every_start(start: int, end: int, width: int, zone: str) -> set[int]:
-    return {_start_of(ts, width, zone) for ts in (*range(start, end, min(width, 900)), end - 1)}
+    return {start_of(ts, width, zone) for ts in (*range(start, end, min(width, 900)), end - 1)}
 
 
 def _values(readings: Sequence[Reading]) -> dict[str, dict[str, float]]:
@@ -118,7 +112,7 @@ def test_aggregates_are_those_of_the_readings(query: QueryService, zone: str) ->
     """Of any width, one series or one per sensor; also where a day has 23 or 25 hours, and an hour comes twice."""
     for width in (600, 1_800, HOUR, 2 * HOUR, 6 * HOUR, DAY, 7 * DAY):
         for per_sensor in (False, True):
-            expected = _grouped(READINGS, width, zone, per_sensor=per_sensor)
+            expected = bucketed(READINGS, width, per_sensor=per_sensor, zone=zone)
             options: dict[str, Any] = {"bucket_seconds": width, "per_sensor": per_sensor, "aggregates": ALL}
             plain = query.stub.GetSensorAvgData(pb.GetSensorAvgDataReq(time_zone=zone, **options))
             latest = query.stub.GetSensorAvgAndLatestData(pb.GetSensorAvgAndLatestDataReq(time_zone=zone, **options))
@@ -134,7 +128,7 @@ def test_gaps_are_filled_over_the_whole_range(query: QueryService, zone: str) ->
         for width in (600, 1_800, HOUR, 2 * HOUR, 6 * HOUR, DAY, 7 * DAY):
             for sensors in ([], [7, -3, 404]):
                 chosen = [r for r in READINGS if start <= r[0] < end and (not sensors or r[1] in sensors)]
-                found = _grouped(chosen, width, zone, per_sensor=bool(sensors))
+                found = bucketed(chosen, width, per_sensor=bool(sensors), zone=zone)
                 starts = _every_start(start, end, width, zone)
                 series: list[int | None] = [*sensors] or [None]
                 expected = {(s, sensor): found.get((s, sensor), []) for s in starts for sensor in series}
@@ -155,7 +149,7 @@ def test_random_readings_of_any_width_are_counted_from_a_monday(query: QueryServ
     start, end = min(r[0] for r in readings), max(r[0] for r in readings) + 1
     for width in (random.randrange(1_000, 40_000) for _ in range(10)):
         options: dict[str, Any] = {"bucket_seconds": width, "aggregates": ALL}
-        _check(query.stub.GetSensorAvgData(pb.GetSensorAvgDataReq(**options)).results, _counted(readings, width))
+        _check(query.stub.GetSensorAvgData(pb.GetSensorAvgDataReq(**options)).results, bucketed(readings, width))
         filled = query.stub.GetSensorAvgData(
             pb.GetSensorAvgDataReq(start_ts=start, end_ts=end, fill_gaps=True, **options)
         ).results
@@ -163,14 +157,6 @@ def test_random_readings_of_any_width_are_counted_from_a_monday(query: QueryServ
         assert periods == list(range(periods[0], end, width))
         assert periods[0] <= start < periods[0] + width
         assert sum(bucket.count for bucket in filled) == len(readings)
-
-
-def _counted(readings: Sequence[Reading], width: int) -> dict[Key, list[Reading]]:
-    origin = int(ORIGIN.replace(tzinfo=UTC).timestamp())
-    groups: dict[Key, list[Reading]] = {}
-    for reading in readings:
-        groups.setdefault(((reading[0] - origin) // width * width + origin, None), []).append(reading)
-    return groups
 
 
 def test_a_day_has_the_hours_that_its_zone_gives_it(query: QueryService) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import grpc
 import pytest
@@ -26,6 +27,8 @@ Reading = tuple[int, int, Values]
 """(ts in seconds, sensor_id, a value or None per measurement)."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+HOUR = 3_600
+ORIGIN = datetime(2000, 1, 3)  # noqa: DTZ001 -- where buckets are counted from, by whatever clock
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,22 @@ def as_reading(message: pb.SensorData) -> Reading:
     return message.ts, message.sensor_id, values
 
 
-def bucketed(readings: Iterable[Reading], seconds: int, *, per_sensor: bool = False) -> dict[Any, list[Reading]]:
-    """Return the readings of each (start of bucket, sensor_id or None), for widths that divide a day."""
+def start_of(ts: int, seconds: int, zone: str = "UTC") -> int:
+    """Return the start of the bucket that `ts` is in; of an hour that comes twice, up to an hour's buckets do too."""
+    clock = datetime.fromtimestamp(ts, ZoneInfo(zone)).replace(tzinfo=None)
+    passed = (clock - ORIGIN) % timedelta(seconds=seconds)
+    if seconds <= HOUR:
+        return ts - int(passed.total_seconds())
+    return int((clock - passed).replace(tzinfo=ZoneInfo(zone)).timestamp())  # fold=0: the earlier of two
+
+
+def bucketed(
+    readings: Iterable[Reading], seconds: int, *, per_sensor: bool = False, zone: str = "UTC"
+) -> dict[Any, list[Reading]]:
+    """Return the readings of each (start of bucket, sensor_id or None)."""
     buckets: dict[Any, list[Reading]] = {}
     for reading in in_order(readings):
-        key = (reading[0] // seconds * seconds, reading[1] if per_sensor else None)
+        key = (start_of(reading[0], seconds, zone), reading[1] if per_sensor else None)
         buckets.setdefault(key, []).append(reading)
     return dict(sorted(buckets.items(), key=lambda item: (item[0][0], item[0][1] or 0)))
 

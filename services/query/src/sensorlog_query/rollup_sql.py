@@ -12,7 +12,10 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from sensorlog import rollups
 from sensorlog.rollups import Partial
 from sensorlog_query.aggregates import Aggregate
-from sensorlog_query.sql import OF_SENSORS
+from sensorlog_query.sql import BEGINS, BUCKET, OF_SENSORS, Statements
+from sensorlog_query.validation import Alignment
+
+READINGS = "sensor_data"
 
 # Rollups are those continuous aggregates that the operator names so, with their columns.
 ROLLUPS = SQL("""
@@ -69,12 +72,19 @@ LIMIT %(limit)s
 
 # One shape for both: a reading counts as the rollup of itself.
 STITCHED = SQL("""
-SELECT time_bucket(%(width)s, moment) AS begins, {sensor} AS sensor, sum(readings)::bigint, {aggregates}
+SELECT {begins} AS begins, {sensor} AS sensor, sum(readings)::bigint, {aggregates}
 FROM ({parts}) AS parts
-GROUP BY 1, 2
-ORDER BY 1, 2
+GROUP BY {bucket}, sensor
+ORDER BY begins, sensor
 LIMIT %(limit)s
 """)
+
+# Whether each of the rollup's buckets lies in one of those asked for: its first moment does as its last does.
+FITS = SQL("""
+SELECT bool_and({first} = {last})
+FROM generate_series(%(start)s, %(end)s - %(interval)s::interval, %(interval)s::interval) AS of_rollup(moment)
+""")
+LAST_MOMENT = SQL("(moment + %(interval)s::interval - interval '1 microsecond')")
 
 RAW_PART = SQL("""
 SELECT time AS moment, sensor_id, 1::bigint AS readings, {columns}
@@ -125,10 +135,16 @@ def valid(schema: str, view: str, *, has_pending_ranges: bool) -> Composed:
     )
 
 
+def fits(alignment: Alignment) -> Composed:
+    """Return whether the rollup's buckets of `interval` from `start` to `end` all fit into those asked for."""
+    bucket = BUCKET[alignment]
+    return FITS.format(first=bucket.format(time=Identifier("moment")), last=bucket.format(time=LAST_MOMENT))
+
+
 def stitched(
-    readings: Identifier,
-    view: Identifier,
-    measurements: Sequence[str],
+    statements: Statements,
+    view: str,
+    alignment: Alignment,
     aggregates: Sequence[Aggregate],
     *,
     raw: int,
@@ -141,6 +157,8 @@ def stitched(
     Their bounds are the parameters raw_start_0, raw_end_0, ... and rollup_start_0, rollup_end_0, ...
     """
     chosen = OF_SENSORS if of_sensors else SQL("")
+    measurements, schema = statements.measurements, statements.schema
+    bucket = BUCKET[alignment].format(time=Identifier("moment"))
     needed = [(name, partial) for a in aggregates for name in measurements for partial in NEEDED[a]]
     of_reading = _list(
         SQL("{} AS {}").format(OF_READING[partial].format(m=Identifier(name)), _column(name, partial))
@@ -149,15 +167,17 @@ def stitched(
     of_rollup = _list(_column(name, partial) for name, partial in needed)
     parts = [
         *(
-            RAW_PART.format(columns=of_reading, readings=readings, of_sensors=chosen, **bounds)
+            RAW_PART.format(columns=of_reading, readings=Identifier(schema, READINGS), of_sensors=chosen, **bounds)
             for bounds in _bounds("raw", raw)
         ),
         *(
-            ROLLUP_PART.format(columns=of_rollup, view=view, of_sensors=chosen, **bounds)
+            ROLLUP_PART.format(columns=of_rollup, view=Identifier(schema, view), of_sensors=chosen, **bounds)
             for bounds in _bounds("rollup", rolled_up)
         ),
     ]
     return STITCHED.format(
+        begins=BEGINS.format(bucket=bucket) if alignment == Alignment.CALENDAR else bucket,
+        bucket=bucket,
         sensor=SQL("sensor_id") if per_sensor else SQL("NULL::bigint"),
         aggregates=_list(_combined(aggregate, name) for aggregate in aggregates for name in measurements),
         parts=SQL("UNION ALL").join(parts),

@@ -1,7 +1,8 @@
 """Which rollup answers for buckets, and for which part of a range; the readings answer for the rest.
 
-A rollup will do where its buckets fit into those asked for: those of a width that is a multiple of its interval,
-counted in UTC. Its own catalogs say what of it is valid in the snapshot that the call reads: see `rollup_sql`.
+A rollup will do where its buckets fit into those asked for: in UTC those of a width that is a multiple of its interval;
+with a time zone the database is asked. TimescaleDB's catalogs say what of it is valid in the snapshot that the call
+reads: see `rollup_sql`.
 """
 
 import threading
@@ -12,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from psycopg import Cursor
-from psycopg.sql import Composed, Identifier
+from psycopg.sql import Composed
 
 from sensorlog import rollups as shape
 from sensorlog_query import rollup_sql
@@ -74,28 +75,37 @@ class Rollups:
 
     def stitch(self, rows: Cursor[Row], query: BucketsQuery) -> Stitch | None:
         """Return what a rollup can answer of `query` in the cursor's snapshot, None for nothing of it."""
-        if query.alignment != Alignment.UTC:
-            return None
         fitting = [interval for interval in self._intervals(rows) if query.width % interval == timedelta()]
-        if not fitting:
-            return None
-        interval = max(fitting)
-        view = shape.name(interval)
-        selection = query.selection
-        low, high = int(max(selection.start, BEGINNING)), int(min(selection.end, END))
-        statement = rollup_sql.valid(self._statements.schema, view, has_pending_ranges=self._has_pending_ranges)
+        for interval in sorted(fitting, reverse=True):
+            rolled_up = self._valid(rows, query, interval)
+            if rolled_up and self._fits(rows, query, interval, rolled_up):
+                selection = query.selection
+                return Stitch(shape.name(interval), rolled_up, between(selection.start, selection.end, rolled_up))
+        return None
+
+    def _valid(self, rows: Cursor[Row], query: BucketsQuery, interval: timedelta) -> tuple[Span, ...]:
+        low, high = int(max(query.selection.start, BEGINNING)), int(min(query.selection.end, END))
+        statement = rollup_sql.valid(
+            self._statements.schema, shape.name(interval), has_pending_ranges=self._has_pending_ranges
+        )
         found = rows.execute(statement, {"low": low, "high": high, "limit": MOST_FOUND}).fetchall()
-        rolled_up = whole_buckets([(start, end) for start, end in found], interval // MICROSECOND)
-        if not rolled_up:
-            return None
-        return Stitch(view, rolled_up, between(selection.start, selection.end, rolled_up))
+        return whole_buckets([(start, end) for start, end in found], interval // MICROSECOND)
+
+    @staticmethod
+    def _fits(rows: Cursor[Row], query: BucketsQuery, interval: timedelta, spans: Iterable[Span]) -> bool:
+        if query.alignment == Alignment.UTC:
+            return True
+        statement = rollup_sql.fits(query.alignment)
+        parameters = {"width": query.width, "zone": query.zone, "interval": interval}
+        bounds = [{"start": Moment(start), "end": Moment(end)} for start, end in spans]
+        return all(rows.execute(statement, parameters | bound).fetchall() == [(True,)] for bound in bounds)
 
     def statement(self, stitch: Stitch, query: BucketsQuery) -> Composed:
         """Return the statement that answers `query`, with the stitch's parameters beside those of `buckets`."""
         return rollup_sql.stitched(
-            Identifier(self._statements.schema, "sensor_data"),
-            Identifier(self._statements.schema, stitch.view),
-            self._statements.measurements,
+            self._statements,
+            stitch.view,
+            query.alignment,
             query.aggregates,
             raw=len(stitch.raw),
             rolled_up=len(stitch.rolled_up),
