@@ -229,11 +229,11 @@ def test_callers_who_leave_their_replies_with_the_service_are_turned_away(
         for crowd in range(1, DEAF_CROWDS + 1):
             for _ in range(DEAF_CALLS):
                 deaf.call("ListSensorData", pb.ListSensorDataReq(page_size=PAGE, sensor_ids=[1]))
-            wait_until(
+            wait_for_value(
                 lambda: query.process.metric("sensorlog_query_requests_total", ended),
-                lambda calls, all_made=crowd * DEAF_CALLS: calls >= all_made,
+                float(crowd * DEAF_CALLS),
                 deadline=60,
-                what="the calls to be served or turned away",
+                what="how many calls were served or turned away",
             )
         assert query.process.metric("sensorlog_query_requests_total", {**ended, "code": BUSY.name}) > 0
     wait_until(lambda: _works(query), deadline=10, what="calls to be answered")

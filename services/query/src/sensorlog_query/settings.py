@@ -72,6 +72,11 @@ class Settings(BaseSettings):
     max_exports: Annotated[int, Field(ge=1)] = Field(
         4, description="Exports at once; more are refused with RESOURCE_EXHAUSTED. Less than workers."
     )
+    max_unread_bytes: Annotated[int, Field(ge=1)] = Field(
+        128 * 1024 * 1024,
+        description="Memory in bytes for replies that wait for callers to read them; above, calls are refused with"
+        " RESOURCE_EXHAUSTED.",
+    )
     pool_min: Annotated[int, Field(ge=0)] = Field(2, description="Database connections kept open.")
     pool_max: Annotated[int, Field(ge=1)] = Field(16, description="Database connections at most.")
     pool_wait_seconds: Annotated[float, Field(gt=0)] = Field(
@@ -80,6 +85,7 @@ class Settings(BaseSettings):
     primary_dir: Path | None = Field(
         None,
         description="Folder of the primary's Secret: answers calls for which database_dir's replica is too far behind.",
+        examples=["/etc/sensorlog/primary"],
     )
     primary_pool_max: Annotated[int, Field(ge=1)] = Field(
         4, description="Database connections to the primary at most; none is kept open without need."
@@ -91,7 +97,6 @@ class Settings(BaseSettings):
         3600.0, description="How long an export may take where its caller sets no shorter deadline, in seconds."
     )
     export_stall_seconds: Annotated[float, Field(gt=0)] = Field(
-        examples=["/etc/sensorlog/primary"],
         120.0, description="How long an export waits for a caller who does not read, before it is ended, in seconds."
     )
     connection_seconds: Annotated[float, Field(ge=1)] = Field(

@@ -59,7 +59,7 @@ class Undelivered(grpc.ServerInterceptor):
         """Return the handler with its reply counted."""
         handler = continuation(handler_call_details)
         service = handler_call_details.method.lstrip("/").partition("/")[0]
-        if service != SERVICE or handler is None or handler.unary_unary is None:
+        if service != SERVICE or handler is None or handler.unary_unary is None or not handler.response_serializer:
             return handler
         counted = partial(self._counted, handler.unary_unary, handler.response_serializer)
         return grpc.unary_unary_rpc_method_handler(counted, handler.request_deserializer)
