@@ -31,6 +31,8 @@ from sensorlog_query.source import PoolLimits
 from sensorlog_query.sql import Statements
 from sensorlog_query.undelivered import Undelivered
 from sensorlog_query.validation import Validator
+from sensorlog_query.watching import Watches, WatchLimits, connector
+from sensorlog_query.watching_threads import WatchThreads, call_threads
 
 log = structlog.get_logger()
 
@@ -67,12 +69,12 @@ def _options(pipeline: PipelineConfig, settings: Settings) -> list[tuple[str, An
 
 def _interceptors(settings: Settings, pipeline: PipelineConfig, metrics: Metrics) -> list[grpc.ServerInterceptor]:
     """Return them from the outermost to the innermost."""
-    boundary = Boundary(metrics)
+    outer = [WatchThreads(settings.max_watches), Boundary(metrics)]
     if settings.auth == "none":
-        return [boundary]
+        return outer
     api_server = ApiServer(settings.auth_api_server, settings.auth_dir)
     resource = Resource(pipeline.namespace, pipeline.name)
-    return [boundary, Authentication(api_server, resource, settings.auth_audience, settings.auth_cache_seconds)]
+    return [*outer, Authentication(api_server, resource, settings.auth_audience, settings.auth_cache_seconds)]
 
 
 def _pool_limits(settings: Settings) -> PoolLimits:
@@ -97,6 +99,9 @@ class QueryServer:
             settings.database_dir, statements, _pool_limits(settings), DatabaseMetrics(registry), _primary(settings)
         )
         registry.register(PoolCollector(self.database.pool))
+        self._watches = Watches(
+            connector(settings.database_dir), statements, WatchLimits(settings.max_watches, settings.watch_buffer)
+        )
         self._canceller = ThreadPoolExecutor(CANCELLERS, thread_name_prefix="cancel")
         # Not the canceller's threads, which may be waiting for a database that hangs.
         self._health = health.HealthServicer(
@@ -109,13 +114,15 @@ class QueryServer:
 
     def _build(self, pipeline: PipelineConfig, names: tuple[str, ...], statements: Statements) -> grpc.Server:
         server = grpc.server(
-            ThreadPoolExecutor(self._settings.workers, thread_name_prefix="call"),
+            ThreadPoolExecutor(
+                call_threads(self._settings.workers, self._settings.max_watches), thread_name_prefix="call"
+            ),
             interceptors=[
                 *_interceptors(self._settings, pipeline, self._metrics),
                 Undelivered(self._settings.max_unread_bytes),
             ],
             options=_options(pipeline, self._settings),
-            maximum_concurrent_rpcs=self._settings.max_calls,
+            maximum_concurrent_rpcs=self._settings.max_calls + self._settings.max_watches,
         )
         logger_pb2_grpc.add_LoggerServicer_to_server(self._logger(pipeline, names, statements), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -127,6 +134,7 @@ class QueryServer:
             Readings(self.database, statements),
             Averages(self.database, statements, self._metrics.rolled_up),
             Exports(self.database, statements, self._settings.max_exports, self._settings.export_stall_seconds),
+            self._watches,
         )
         return Logger(
             answers=answers,
@@ -157,7 +165,7 @@ class QueryServer:
     def start(self) -> None:
         """Serve. Healthy from when the database answers."""
         self._on_database(self.database.watch.problem())
-        self.database.watch.listeners.append(self._on_database)
+        self.database.watch.listeners += [self._on_database, self._watches.on_database]
         self.database.open()
         if self._certificate is not None:
             self._certificate.start()
@@ -168,7 +176,9 @@ class QueryServer:
         """Turn new callers away, let calls at work finish, and give everything back."""
         self._stopping.set()
         self._health.enter_graceful_shutdown()
-        self._server.stop(self._settings.shutdown_seconds).wait()
+        stopped = self._server.stop(self._settings.shutdown_seconds)
+        self._watches.close()  # whose callers must not find this server again
+        stopped.wait()
         if self._certificate is not None:
             self._certificate.stop()
         self.database.close()

@@ -10,6 +10,7 @@ import grpc
 
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog.rpc import logger_pb2_grpc
+from sensorlog_query import watching_position
 from sensorlog_query.averages import Averages
 from sensorlog_query.calls import Call
 from sensorlog_query.exports import Exports
@@ -17,6 +18,8 @@ from sensorlog_query.metrics import Metrics
 from sensorlog_query.readings import Readings
 from sensorlog_query.replies import Replies
 from sensorlog_query.validation import Validator, page_of
+from sensorlog_query.watching import Watches, WatchQuery
+from sensorlog_query.watching_replies import reply as watching_reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Answers:
     readings: Readings
     averages: Averages
     exports: Exports
+    watches: Watches
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,17 @@ class Logger(logger_pb2_grpc.LoggerServicer):
         for block in self.answers.exports.stream(call, query):
             self._count("ExportSensorData", len(block))
             yield self.replies.columns(block, query.measurements)
+
+    def WatchSensorData(
+        self, request: pb.WatchSensorDataReq, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchSensorDataReply]:
+        """Yield readings as they are stored."""
+        schema = self.validator.pipeline
+        position = watching_position.decode(request.resume_token, schema) if request.resume_token else None
+        query = WatchQuery(frozenset(self.validator.watched(request)) or None, position)
+        for entry, continues in self.answers.watches.stream(context, query):
+            self._count("WatchSensorData", 0 if entry.readings is None else len(entry.readings))
+            yield watching_reply(self.replies, schema, entry, continues=continues)
 
     def _call(self, context: grpc.ServicerContext) -> Call:
         return Call(context, self.limits.unary_seconds, self.canceller)

@@ -77,6 +77,12 @@ class Settings(BaseSettings):
         description="Memory in bytes for replies that wait for callers to read them; above, calls are refused with"
         " RESOURCE_EXHAUSTED.",
     )
+    max_watches: Annotated[int, Field(ge=1, le=1024)] = Field(
+        32, description="Watches at once, beside the calls; more are refused with RESOURCE_EXHAUSTED."
+    )
+    watch_buffer: Annotated[int, Field(ge=1)] = Field(
+        50_000, description="Readings that wait for a watcher who reads slowly; what is more it misses, and is told so."
+    )
     pool_min: Annotated[int, Field(ge=0)] = Field(2, description="Database connections kept open.")
     pool_max: Annotated[int, Field(ge=1)] = Field(16, description="Database connections at most.")
     pool_wait_seconds: Annotated[float, Field(gt=0)] = Field(

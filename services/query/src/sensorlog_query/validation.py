@@ -155,6 +155,10 @@ class Validator:
         """Return the sensors asked for, empty for all."""
         return _sensor_ids(request.sensor_ids)
 
+    def watched(self, request: pb.WatchSensorDataReq) -> tuple[int, ...]:
+        """Return the sensors to watch, empty for all."""
+        return _sensor_ids(request.sensor_ids)
+
     def export(self, request: pb.ExportSensorDataReq) -> ExportQuery:
         """Return the query of ExportSensorData."""
         wanted = tuple(request.measurements)
