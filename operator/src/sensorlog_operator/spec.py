@@ -228,8 +228,8 @@ class TimescaleSpec(_Spec):
     )
     rotate_credentials_every: Duration | None = Field(
         default=None,
-        description="Age at which a managed password is replaced, such as 30d; default only on request, by the"
         examples=["30d"],
+        description="Age at which a managed password is replaced, such as 30d; default only on request, by the"
         " annotation sensorlog.dev/rotate-credentials.",
     )
     db_schema: str | None = Field(
@@ -481,7 +481,8 @@ class PipelineSpec(_Spec):
         default=NetworkPolicySpec(), description="Who may connect to the pods, and whereto they may."
     )
     deletion_policy: Literal["Retain", "Delete"] = Field(
-        default="Retain", description="Whether deleting the resource deletes the topics and the schema too."
+        default="Retain",
+        description="Whether deleting the resource deletes the topics and the schema too. Delete waits for approval.",
     )
     approval: Literal["Automatic", "Manual"] = Field(
         default="Automatic",
