@@ -124,7 +124,8 @@ class ContainerEngine:
 
     def remove_leftovers(self) -> None:
         """Remove what runs whose process is gone have left; other runs on this machine stay untouched."""
-        for container in self._docker.containers.list(all=True, filters={"label": LABEL}):
+        # Those of other runs may go while we look.
+        for container in self._docker.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
             if not _is_alive(container.labels[LABEL]):
                 _remove(container)
         for network in self._docker.networks.list(filters={"label": LABEL}):
