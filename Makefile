@@ -94,6 +94,10 @@ bench-ingest: uv docker backing-images  ## Ingest beside raw COPY, in one run; A
 bench-query: uv docker backing-images  ## Exports beside plain COPY, calls beside an empty method, in one run
 	@$(BENCH) benchmarks.query $(ARGS)
 
+.PHONY: bench-latest
+bench-latest: uv docker backing-images  ## What the last reading of each sensor costs the database, however much is stored
+	@$(BENCH) benchmarks.latest $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: uv docker backing-images  ## Ingest beside Telegraf, tuned to its best: speed, kills, malformed messages, an outage
 	@benchmarks/telegraf/build.sh
