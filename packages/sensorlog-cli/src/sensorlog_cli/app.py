@@ -8,7 +8,7 @@ import typer
 
 from sensorlog import __version__
 from sensorlog_cli.boundary import Boundary
-from sensorlog_cli.commands import dead_letters, export, plan, plot, publish, read, status
+from sensorlog_cli.commands import dead_letters, export, plan, plot, publish, read, status, watch
 from sensorlog_cli.options import Output
 from sensorlog_cli.output import write_json
 
@@ -26,6 +26,7 @@ for command in (
     read.readings,
     read.latest,
     read.averages,
+    watch.watch,
     export.export,
     plot.plot,
     status.status,

@@ -35,6 +35,7 @@ from sensorlog.client.blocks import Block  # noqa: E402
 from sensorlog.client.channel import Retries, Tls  # noqa: E402
 from sensorlog.client.export import Export  # noqa: E402
 from sensorlog.client.rows import Aggregate, Bucket, Reading, Sensor  # noqa: E402
+from sensorlog.client.watch import Missed, MissedReason, Watch, WatchEvent  # noqa: E402
 
 __all__ = [
     "AccessError",
@@ -48,6 +49,8 @@ __all__ = [
     "ExportInterruptedError",
     "InvalidRequestError",
     "LimitError",
+    "Missed",
+    "MissedReason",
     "MissingExtraError",
     "Reading",
     "Retries",
@@ -58,4 +61,6 @@ __all__ = [
     "Tls",
     "UnavailableError",
     "UnsupportedError",
+    "Watch",
+    "WatchEvent",
 ]

@@ -20,6 +20,8 @@ from sensorlog.client.rows import (
     reading_of,
     sensor_of,
 )
+from sensorlog.client.watch import PATIENCE, Watch
+from sensorlog.client.watch import OnResumed as OnWatchResumed
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog.rpc.logger_pb2_grpc import LoggerStub
 from sensorlog.timestamps import EPOCH, PER_SECOND, TimestampUnit
@@ -194,6 +196,21 @@ class Client:
         patience = Patience(timeout, resumptions, on_resumed)
         selection = self._selection(start, end, sensor_ids)
         return Export(selection, tuple(measurements), self.timestamp_unit, patience, self._calls)
+
+    def watch(
+        self,
+        sensor_ids: Iterable[int] = (),
+        *,
+        resume_token: str = "",
+        patience: float = PATIENCE,
+        on_resumed: OnWatchResumed | None = None,
+    ) -> Watch:
+        """Return readings as they are stored, of all sensors or of `sensor_ids`, as a Watch; iterating it begins.
+
+        From now on, or after the event that `resume_token` came with: readings of up to 50 minutes ago are still told.
+        The watch outlasts services that end, `on_resumed` hears of it; after `patience` seconds without any it raises.
+        """
+        return Watch(tuple(sensor_ids), resume_token, patience, on_resumed, self._calls)
 
     def _selection(self, start: Moment | None, end: Moment | None, sensor_ids: Iterable[int]) -> Selection:
         return Selection(self._ts(start), self._ts(end), tuple(sensor_ids))
