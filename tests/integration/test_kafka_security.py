@@ -6,7 +6,10 @@ only the rights that docs/security.md asks for.
 
 import base64
 import json
+import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -412,3 +415,40 @@ def test_a_right_that_is_missing_is_told_and_taken_when_it_comes(
         secured.allow(ResourceType.TOPIC, topic, AclOperation.READ, AclOperation.DESCRIBE, user=STRANGER)
     secured.allow(ResourceType.GROUP, topics.group_id, AclOperation.READ, user=STRANGER)
     process.wait_ready()
+
+
+# What `sensorlog publish` runs inside the ingest pod
+
+
+def published(pipeline: Pipeline, mounted: MountedSecret) -> list[dict[str, Any]]:
+    """Send one reading as the command does; return what became of it."""
+    record = {"topic": pipeline.config.kafka.readings_topic, "value": json.dumps([READING])}
+    done = subprocess.run(
+        [sys.executable, "-m", "sensorlog.produce"],
+        input=json.dumps(record) + "\n\n",
+        env={**os.environ, **pipeline.environment, "SENSORLOG_KAFKA_DIR": str(mounted.directory)},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("way", ["SCRAM over TLS", "client certificate"])
+def test_a_reading_is_published_with_the_pods_credentials(
+    way: str, secured: SecuredBroker, make_reader: MakeReader
+) -> None:
+    """The right to write is all that it needs besides."""
+    pipeline, process, mounted = make_reader(proofs(secured)[way])
+    process.wait_ready()
+    secured.allow(ResourceType.TOPIC, pipeline.config.kafka.readings_topic, AclOperation.WRITE)
+    assert published(pipeline, mounted) == [{"index": 0, "error": None}]
+    wait_for_value(pipeline.count, 1, deadline=30, what="what is stored")
+
+
+def test_a_reading_that_is_refused_says_why(secured: SecuredBroker, make_reader: MakeReader) -> None:
+    """Not only that its time was up."""
+    pipeline, _, mounted = make_reader(replace(proofs(secured)["SCRAM-SHA-512"], password=WRONG))
+    (outcome,) = published(pipeline, mounted)
+    assert "invalid credentials" in outcome["error"]
