@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -158,7 +159,7 @@ def test_a_rotation_loses_no_reading_and_fails_no_read(plant: Plant, broker: Kaf
         for component, group in (("ingest", "writer"), ("query", "reader")):
             plant.wait_login(component, "b")
             both = {f"{group}_a", f"{group}_b"}
-            plant.pods.replace(component, between=lambda both=both: plant.stay_let_in(both))
+            plant.pods.replace(component, between=partial(plant.stay_let_in, both))
         plant.wait_let_in("writer_b", "reader_b")
         before = seen.reads, plant.stored()[0]
         wait_until(
@@ -244,11 +245,13 @@ def test_shared_access_gives_pods_the_named_secret_and_takes_the_logins_away(pla
     """Once no pod uses them."""
     plant.pipeline.change(timescale={"access": "Shared"})
     for component in COMPONENTS:
-        wait_for_value(lambda c=component: plant.login(c), None, deadline=SECONDS, what="login")
+        wait_for_value(partial(plant.login, component), None, deadline=SECONDS, what="login")
     assert plant.let_in() == {"writer_a", "reader_a"}
     plant.replace_pods()
     plant.wait_let_in()
-    wait_for_value(lambda: plant.uris("ingest") | plant.uris("query"), {}, deadline=SECONDS, what="URIs")
+    nothing: dict[str, str] = {}
+    for component in COMPONENTS:
+        wait_for_value(partial(plant.uris, component), nothing, deadline=SECONDS, what="what the Secret holds")
     plant.pipeline.wait_condition("Ready", "True", "Ready")
 
 
@@ -264,7 +267,7 @@ def test_an_admin_who_may_not_create_roles_is_told_and_shared_access_is_a_way(
     assert plant.pipeline.deployment("ingest") is None
     plant.pipeline.change(timescale={"access": "Shared"})
     for component in COMPONENTS:
-        wait_until(lambda c=component: plant.pipeline.deployment(c), deadline=SECONDS, what="a Deployment")
+        wait_until(partial(plant.pipeline.deployment, component), deadline=SECONDS, what="a Deployment")
     assert plant.login("ingest") is None
 
 

@@ -43,7 +43,8 @@ class MortalKube(Kube):
 
     def apply(self, kind: Kind, body: Object, **options: Any) -> Object | None:
         """Apply, and maybe die."""
-        return self._mortally(lambda: super(MortalKube, self).apply(kind, body, **options))
+        applied: Object | None = self._mortally(lambda: super(MortalKube, self).apply(kind, body, **options))
+        return applied
 
     def merge(self, kind: Kind, metadata: Object, patch: Object) -> None:
         """Merge, and maybe die."""

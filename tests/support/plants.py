@@ -128,7 +128,8 @@ class Plant:
     def stored(self) -> tuple[int, int]:
         """Return how many readings are stored, and how many distinct ones."""
         statement = f"SELECT count(*), count(DISTINCT (time, sensor_id)) FROM {self.schema}.sensor_data"
-        return self.admin.database.execute(statement)[0]  # type: ignore[return-value]
+        ((total, distinct),) = self.admin.database.execute(statement)
+        return int(total), int(distinct)
 
     @property
     def _secrets(self) -> str:

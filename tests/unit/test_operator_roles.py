@@ -72,8 +72,9 @@ def test_an_empty_database_gets_six_roles_and_their_rights() -> None:
         " INSERT, SELECT, UPDATE on table plant.sensors"
     )
     assert plan[-2] == (
-        f"grant to {READER}: USAGE on schema plant; SELECT on table plant.ingest_batches;"
-        " SELECT on table plant.ingest_offsets; SELECT on table plant.sensor_data; SELECT on table plant.sensors"
+        f"grant to {READER}: SELECT on tables to come of schema plant; USAGE on schema plant;"
+        " SELECT on table plant.ingest_batches; SELECT on table plant.ingest_offsets;"
+        " SELECT on table plant.sensor_data; SELECT on table plant.sensors"
     )
 
 

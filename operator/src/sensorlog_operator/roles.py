@@ -46,7 +46,10 @@ UNREAD = frozenset({"dead_letters"})
 """What the query service never reads: messages as strangers sent them."""
 
 Privilege = tuple[str, str, str, str]
-"""Kind of object ("table" or "schema"), its name, the role, and the right."""
+"""Kind of object, its name, the role, and the right.
+
+The kind "later" is of the tables that a schema will have: a rollup can be read in the moment it is there.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,7 @@ def desired_privileges(observed: ObservedRoles) -> frozenset[Privilege]:
     written = observed.relations & WRITES.keys()
     writes = {("table", table, writer, privilege) for table in written for privilege in WRITES[table]}
     reads = {("table", table, reader, "SELECT") for table in observed.relations - UNREAD}
+    reads.add(("later", names.schema, reader, "SELECT"))
     return frozenset(writes | reads | {("schema", names.schema, group, "USAGE") for group in (writer, reader)})
 
 
@@ -277,12 +281,20 @@ def _rights(observed: ObservedRoles) -> Iterator[Execute]:
     names = observed.names
     without = [g for c in COMPONENTS if (g := names.group(c)) in observed.roles and g not in observed.may_connect]
     connect = {("database", names.database, group, "CONNECT") for group in without}
-    yield from _changes("grant to", roles_sql.GRANT, names, (desired - observed.privileges) | connect)
-    yield from _changes("revoke from", roles_sql.REVOKE, names, observed.privileges - desired)
+    yield from _changes("grant to", names, (desired - observed.privileges) | connect)
+    yield from _changes("revoke from", names, observed.privileges - desired)
+
+
+_STATEMENTS = {
+    ("grant to", False): roles_sql.GRANT,
+    ("grant to", True): roles_sql.GRANT_LATER,
+    ("revoke from", False): roles_sql.REVOKE,
+    ("revoke from", True): roles_sql.REVOKE_LATER,
+}
 
 
 def _changes(
-    verb: str, statement: pgsql.SQL, names: RoleNames, privileges: AbstractSet[Privilege]
+    verb: Literal["grant to", "revoke from"], names: RoleNames, privileges: AbstractSet[Privilege]
 ) -> Iterator[Execute]:
     """Yield a step for each role whose rights change."""
     for role in sorted({entry[2] for entry in privileges}):
@@ -290,9 +302,10 @@ def _changes(
         for kind, name in sorted({entry[:2] for entry in privileges if entry[2] == role}):
             rights = sorted(entry[3] for entry in privileges if entry[:3] == (kind, name, role))
             path = (names.schema, name) if kind == "table" else (name,)
-            texts.append(f"{', '.join(rights)} on {kind} {'.'.join(path)}")
+            what = "tables to come of schema" if kind == "later" else kind
+            texts.append(f"{', '.join(rights)} on {what} {'.'.join(path)}")
             statements.append(
-                statement.format(
+                _STATEMENTS[verb, kind == "later"].format(
                     # Privileges and kinds are the server's own words, not a person's.
                     privileges=pgsql.SQL(", ").join(map(pgsql.SQL, rights)),
                     kind=pgsql.SQL(kind),

@@ -30,6 +30,10 @@ WITH granted(kind, object, entry) AS (
     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
     UNION ALL
     SELECT 'schema', nspname, aclexplode(nspacl) FROM pg_namespace WHERE nspname = %(schema)s
+    UNION ALL
+    SELECT 'later', n.nspname, aclexplode(d.defaclacl)
+    FROM pg_default_acl d JOIN pg_namespace n ON n.oid = d.defaclnamespace JOIN pg_roles o ON o.oid = d.defaclrole
+    WHERE n.nspname = %(schema)s AND d.defaclobjtype = 'r' AND o.rolname = current_user
 )
 SELECT g.kind, g.object, r.rolname AS role, (g.entry).privilege_type AS privilege
 FROM granted g JOIN pg_roles r ON r.oid = (g.entry).grantee
@@ -52,6 +56,9 @@ LEAVE = SQL("REVOKE {group} FROM {role}")
 READ_ONLY = SQL("ALTER ROLE {role} SET default_transaction_read_only = on")
 GRANT = SQL("GRANT {privileges} ON {kind} {object} TO {role}")
 REVOKE = SQL("REVOKE {privileges} ON {kind} {object} FROM {role}")
+# On what we ourselves make in the schema from now on.
+GRANT_LATER = SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA {object} GRANT {privileges} ON TABLES TO {role}")
+REVOKE_LATER = SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA {object} REVOKE {privileges} ON TABLES FROM {role}")
 
 # The verifier is computed here, so that no password comes into a log of the server.
 LET_IN = SQL("ALTER ROLE {role} LOGIN PASSWORD {verifier}")
