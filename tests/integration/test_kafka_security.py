@@ -284,7 +284,7 @@ def test_a_secret_that_holds_no_certificate_is_named(
         "key of another": Issued(good.certificate.certificate, Authority("stranger").issue(USER).key),
         "no certificate": Issued(b"no certificate", good.certificate.key),
     }
-    values = {name: pairs[value] if name == "certificate" else value for name, value in broken.items()}
+    values: dict[str, Any] = {name: pairs[value] if name == "certificate" else value for name, value in broken.items()}
     assert field in make_plant(replace(good, **values)).refused("KafkaCredentialsInvalid")
 
 

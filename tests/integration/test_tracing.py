@@ -134,7 +134,7 @@ def test_a_querys_trace_reaches_the_statement(
     caller = new_trace()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         LoggerStub(channel).ListSensorData(
-            pb.ListSensorDataReq(), metadata=[("traceparent", header(caller))], timeout=20
+            pb.ListSensorDataReq(), metadata=(("traceparent", header(caller)),), timeout=20
         )
     name = "/logger.service.v1.Logger/ListSensorData"
     (call,) = traces.wait("sensorlog-query", name)

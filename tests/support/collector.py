@@ -31,7 +31,7 @@ class Span:
         return f"00-{self.trace_id}-{self.span_id}-01"
 
 
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[misc] # ships no types
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     """What has come so far."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ def collector() -> Iterator[Collector]:
     """Yield a collector that listens at its `endpoint`."""
     server = grpc.server(ThreadPoolExecutor(4))
     servicer = Collector()
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(servicer, server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     servicer.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:

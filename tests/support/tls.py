@@ -28,7 +28,7 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _named(name)
         signer = parent or self
-        self._chain = b"" if parent is None else parent._chain
+        self._chain: bytes = b"" if parent is None else parent._chain
         ca = x509.BasicConstraints(ca=True, path_length=None)
         builder = _builder(self._name, signer._name, self._key.public_key(), timedelta(days=1))
         self._certificate = builder.add_extension(ca, critical=True).sign(signer._key, hashes.SHA256())
