@@ -8,6 +8,7 @@ import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import docker
@@ -130,7 +131,8 @@ class ContainerEngine:
                 _remove(container)
         for network in self._docker.networks.list(filters={"label": LABEL}):
             if not _is_alive(network.attrs["Labels"][LABEL]):
-                network.remove()
+                with _shared_removal():
+                    network.remove()
 
 
 def _network_of(spec: Spec) -> dict[str, Any]:
@@ -146,8 +148,20 @@ def _collect_half_open_sockets() -> None:
 
 
 def _remove(container: Container) -> None:
-    with contextlib.suppress(NotFound):
+    with _shared_removal():
         container.remove(v=True, force=True)
+
+
+@contextlib.contextmanager
+def _shared_removal() -> Iterator[None]:
+    """Let another process have removed, or be removing, what is removed in this block."""
+    try:
+        yield
+    except NotFound:
+        pass
+    except APIError as e:
+        if e.status_code != HTTPStatus.CONFLICT:
+            raise
 
 
 def _run_identity(pid: int) -> str:

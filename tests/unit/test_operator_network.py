@@ -42,6 +42,15 @@ def test_clients_and_monitoring_are_let_in_at_their_own_port() -> None:
     assert [(rule["from"], ports([rule])) for rule in query["ingress"]] == [([PEER], [[50051]]), ([other], [[9090]])]
 
 
+def test_the_operator_is_let_in_where_it_looks_for_canaries() -> None:
+    """It is a client then, where clients are named at all."""
+    settings = operator_settings().model_copy(update={"namespace": "sensorlog"})
+    operator = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "sensorlog"}}}
+    query = policies(settings, canary={}, networkPolicy={"clients": [PEER]})["query"]
+    assert query["ingress"][0]["from"] == [PEER, operator]
+    assert "from" not in policies(settings, canary={})["query"]["ingress"][0]
+
+
 def test_none_leaves_it_to_others() -> None:
     """Such as a mesh."""
     assert policies(networkPolicy={"mode": "None"}) == {}

@@ -57,6 +57,7 @@ def test_an_empty_database_gets_everything_in_order() -> None:
         "create table plant.ingest_offsets",
         "create table plant.dead_letters",
         "create table plant.ingest_batches",
+        "create table plant.canaries",
         "create table plant.sensor_data",
         "make plant.sensor_data a hypertable with chunks of 1 day, 0:00:00",
         "create index on plant.sensor_data (sensor_id, time DESC)",

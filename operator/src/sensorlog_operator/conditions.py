@@ -17,6 +17,7 @@ ConditionType = Literal[
     "FeaturesReady",
     "AutoscalingReady",
     "DataSafe",
+    "DataFlowing",
     "PlanPending",
     "Drifted",
     "Ready",

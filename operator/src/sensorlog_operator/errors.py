@@ -30,6 +30,11 @@ class Reason(StrEnum):
     RETENTION_NEAR = "RetentionNear"
     READINGS_LOST = "ReadingsLost"
 
+    CANARY_NOT_SENT = "CanaryNotSent"
+    CANARY_NOT_ANSWERED = "CanaryNotAnswered"
+    CANARY_LOST = "CanaryLost"
+    CANARY_NOT_ADMITTED = "CanaryNotAdmitted"
+
     DATABASE_UNAVAILABLE = "DatabaseUnavailable"
     DATABASE_AUTHENTICATION_FAILED = "DatabaseAuthenticationFailed"
     DATABASE_PERMISSION_DENIED = "DatabasePermissionDenied"

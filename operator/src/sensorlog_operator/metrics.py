@@ -1,5 +1,7 @@
 """What the operator counts of itself, for Prometheus."""
 
+import contextlib
+
 from prometheus_client import Counter, Gauge, Histogram
 
 RECONCILES = Counter(
@@ -14,4 +16,35 @@ RECONCILE_SECONDS = Histogram(
 )
 QUEUE_LENGTH = Gauge("sensorlog_operator_queue_length", "Pipelines that wait for a worker.")
 QUEUE_AGE = Gauge("sensorlog_operator_queue_age_seconds", "How long the first of them has been waiting.")
+CANARY_SECONDS = Gauge(
+    "sensorlog_operator_canary_latency_seconds",
+    "Time of the last canary that came from the topic to an answer; gone where the last one did not come.",
+    ["pipeline"],
+)
+CANARIES = Counter(
+    "sensorlog_operator_canaries_total",
+    "Canaries by whether they came to an answer: came or lost.",
+    ["pipeline", "result"],
+)
 PIPELINES = Gauge("sensorlog_operator_pipelines", "Pipelines that exist.")
+
+
+def note_canary(pipeline: str, seconds: float | None) -> None:
+    """Count a canary that took `seconds`, or did not come."""
+    CANARIES.labels(pipeline, "lost" if seconds is None else "came").inc()
+    if seconds is not None:
+        CANARY_SECONDS.labels(pipeline).set(seconds)
+    else:
+        _remove(CANARY_SECONDS, pipeline)
+
+
+def forget_canary(pipeline: str) -> None:
+    """Tell nothing of a pipeline's canaries any more."""
+    _remove(CANARY_SECONDS, pipeline)
+    for result in ("came", "lost"):
+        _remove(CANARIES, pipeline, result)
+
+
+def _remove(metric: Counter | Gauge, *labels: str) -> None:
+    with contextlib.suppress(KeyError):
+        metric.remove(*labels)

@@ -36,7 +36,7 @@ def build(pipeline: Pipeline, settings: Settings, database_ports: Iterable[int])
     if spec.network_policy.mode == "None":
         return []
     telemetry = _rule("from", spec.network_policy.monitoring, [TELEMETRY_PORT])
-    calls = _rule("from", spec.network_policy.clients, [GRPC_PORT])
+    calls = _rule("from", _callers(pipeline, settings), [GRPC_PORT])
     common = {*database_ports, *spec.network_policy.egress_ports, *_tracing_ports(settings)}
     ingest = common | _broker_ports(spec.kafka.bootstrap_servers)
     query = common | set(API_SERVER_PORTS if spec.query.authentication else ())
@@ -44,6 +44,14 @@ def build(pipeline: Pipeline, settings: Settings, database_ports: Iterable[int])
         _policy(pipeline, "ingest", [telemetry], ingest),
         _policy(pipeline, "query", [calls, telemetry], query),
     ]
+
+
+def _callers(pipeline: Pipeline, settings: Settings) -> list[Object]:
+    """Return who may call the query service: the operator too, where it looks for its canaries there."""
+    clients = list(pipeline.spec.network_policy.clients)
+    if clients and pipeline.spec.canary and settings.namespace:
+        clients.append({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}}})
+    return clients
 
 
 def _policy(pipeline: Pipeline, component: str, ingress: Sequence[Object], egress_ports: Iterable[int]) -> Object:

@@ -10,8 +10,9 @@ from typing import Any
 
 import structlog
 
-from sensorlog_operator import applied, children, conditions, manifests, preview
+from sensorlog_operator import applied, children, conditions, dataflow, manifests, preview
 from sensorlog_operator.access import Access
+from sensorlog_operator.canaries import Canaries
 from sensorlog_operator.claims import Claims
 from sensorlog_operator.conditions import Condition, ConditionType
 from sensorlog_operator.deletion import Deletion, set_finalizer
@@ -27,7 +28,7 @@ from sensorlog_operator.secrets import Credentials
 from sensorlog_operator.settings import Settings
 from sensorlog_operator.steps import Round
 
-ASIDE: tuple[ConditionType, ...] = ("FeaturesReady", "AutoscalingReady", "DataSafe")
+ASIDE: tuple[ConditionType, ...] = ("FeaturesReady", "AutoscalingReady", "DataSafe", "DataFlowing")
 """What is there only where the resource asks for it, and what data flows without."""
 
 log = structlog.get_logger(__name__)
@@ -46,6 +47,7 @@ class Reconciler:
         self._reviewers = Reviewers(kube, settings.token_reviewers, bound_by_others=settings.token_reviewers_bound)
         self._keda = children.Keda(kube)
         self._cluster_uid: str | None = None
+        self._canaries = Canaries(requeue)
         self._requeue = requeue
 
     def reconcile(self, key: str) -> bool:
@@ -57,6 +59,7 @@ class Reconciler:
         body = self._kube.get(PIPELINE, namespace, name)
         if body is None:
             self._reviewers.keep(namespace, name, wanted=False)
+            self._canaries.keep(key, None)
             for waiting in self._claims.forget(key):
                 self._requeue(waiting)
             return False
@@ -126,6 +129,7 @@ class Reconciler:
             provisioning.apply(decision)
         report.status["credentials"] = shared.access.status()
         report.status["endpoint"] = manifests.endpoint(pipeline)
+        dataflow.tell(self._canaries, pipeline, shared.credentials, report)
         self._tell(pipeline, decision, report)
         return report.retry
 

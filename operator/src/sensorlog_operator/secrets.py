@@ -146,6 +146,13 @@ class Credentials:
         for wanted in tls_projections(self._pipeline.spec.query):
             self._value(wanted)
 
+    def query_authority(self) -> bytes | None:
+        """Return the authority that signed the query service's certificate, PEM; None where its Secret names none."""
+        tls = self._pipeline.spec.query.tls
+        secret = self._secrets.get(tls.secret_ref.name) if tls else None
+        encoded = ((secret or {}).get("data") or {}).get(TLS_CA)
+        return base64.b64decode(encoded) if encoded else None
+
     def _value(self, wanted: Projection) -> str:
         return _value(wanted, self._pipeline.namespace, self._secrets[wanted.secret])
 

@@ -235,8 +235,8 @@ class TimescaleSpec(_Spec):
     db_schema: str | None = Field(
         default=None,
         alias="schema",
-        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
         examples=["plant"],
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
         description="Schema of the pipeline's tables; default slp_NAMESPACE_NAME.",
     )
     chunk_interval: Duration = Field(
@@ -256,8 +256,8 @@ class TimescaleSpec(_Spec):
     rollups: tuple[Rollup, ...] | None = Field(
         default=None,
         max_length=rollups.MAX_ROLLUPS,
-        description="Continuous aggregates to answer averages from. Need TimescaleDB's timescale license.",
         examples=[[{"interval": "30m"}]],
+        description="Continuous aggregates to answer averages from. Need TimescaleDB's timescale license.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["interval"]},
     )
 
@@ -337,8 +337,8 @@ class QueryAuthentication(_Spec):
     )
     audience: str | None = Field(
         default=None,
-        min_length=1,
         examples=["plant-query.plants.svc"],
+        min_length=1,
         max_length=253,
         pattern=r"^[!-~]+$",
         description="Audience that tokens must be issued for; default NAME-query.NAMESPACE.svc.",
@@ -426,22 +426,32 @@ class NetworkPolicySpec(_Spec):
     )
     clients: tuple[Peer, ...] = Field(
         default=(),
-        max_length=64,
         examples=[[{"podSelector": {"matchLabels": {"app": "dashboard"}}}]],
+        max_length=64,
         description="NetworkPolicyPeers that may call the query service; default everybody.",
     )
     monitoring: tuple[Peer, ...] = Field(
         default=(),
-        max_length=64,
         examples=[[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]],
+        max_length=64,
         description="NetworkPolicyPeers that may read metrics; default everybody.",
     )
     egress_ports: tuple[Port, ...] = Field(
         default=(),
-        max_length=64,
         examples=[[9094]],
+        max_length=64,
         description="With Strict: further TCP ports, such as those that brokers advertise beside"
         " kafka.bootstrapServers', or the target port of the database's Service where it differs.",
+    )
+
+
+class Canary(_Spec):
+    """Canaries: marked messages that are sent into the topic and looked for in answers."""
+
+    interval: str = Field(
+        default="30s",
+        pattern=r"^([5-9]|[1-9][0-9]{1,3})s$|^[1-9][0-9]{0,3}m$",
+        description="Time between two canaries, at least 5s.",
     )
 
 
@@ -492,6 +502,11 @@ class PipelineSpec(_Spec):
     drift_policy: Literal["Repair", "Report"] = Field(
         default="Repair",
         description="What to do about what was changed by hand: set it back, or only say so.",
+    )
+    canary: Canary | None = Field(
+        default=None,
+        examples=[{"interval": "30s"}],
+        description="Measures from the topic to an answer, and tells it in the condition DataFlowing; default not.",
     )
     paused: bool = Field(
         default=False,

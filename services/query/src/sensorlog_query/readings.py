@@ -48,6 +48,11 @@ class Readings:
             parameters = {"limit": page.size, "offset": page.offset}
             return cursor(connection).execute(self._statements.sensors_page(), parameters).fetchall()
 
+    def canaries(self, call: Call) -> list[Row]:
+        """Return (partition, token, time stored) of the last canary of each partition."""
+        with self._database.transaction(call) as connection:
+            return cursor(connection).execute(self._statements.canaries()).fetchall()
+
     def latest(self, call: Call, sensor_ids: Sequence[int]) -> list[Row]:
         """Return the last reading of each sensor, by sensor_id; LimitError above MAX_RESULTS."""
         with self._database.transaction(call) as connection:

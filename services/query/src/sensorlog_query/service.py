@@ -95,6 +95,13 @@ class Logger(logger_pb2_grpc.LoggerServicer):
         self._count("GetLatestSensorData", len(rows))
         return pb.GetLatestSensorDataReply(results=map(self.replies.reading, rows))
 
+    def ListCanary(self, request: pb.ListCanaryReq, context: grpc.ServicerContext) -> pb.ListCanaryReply:  # noqa: ARG002
+        """Return the last canary of each partition."""
+        rows = self.answers.readings.canaries(self._call(context))
+        self._count("ListCanary", len(rows))
+        canaries = (pb.Canary(partition=p, token=token, stored_us=stored_us) for p, token, stored_us in rows)
+        return pb.ListCanaryReply(results=canaries)
+
     def ExportSensorData(
         self, request: pb.ExportSensorDataReq, context: grpc.ServicerContext
     ) -> Iterator[pb.ExportSensorDataReply]:

@@ -54,6 +54,8 @@ SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_current_wal_flu
 """
 
 # Ingest also keeps the ids of sensors that report and never announced themselves: updated_at is -infinity.
+CANARIES = SQL("SELECT partition, token, stored_at FROM {canaries} ORDER BY partition")
+
 SENSORS_PAGE = SQL("""
 SELECT id, coalesce(type, ''), coalesce(location, '')
 FROM {sensors}
@@ -273,6 +275,10 @@ class Statements:
     def sensors_page(self) -> Composed:
         """Return the page of announced sensors."""
         return SENSORS_PAGE.format(sensors=self._sensors)
+
+    def canaries(self) -> Composed:
+        """Return the last canary of each partition."""
+        return CANARIES.format(canaries=Identifier(self.schema, "canaries"))
 
     def chunks(self) -> Composed:
         """Return (start, end) of the chunks that overlap `start` to `end`, oldest first; parameter `schema`."""

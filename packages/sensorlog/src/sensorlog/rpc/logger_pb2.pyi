@@ -1110,3 +1110,65 @@ class Missed(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__start_ts) -> _WhichOneofReturnType__start_ts | None: ...
 
 Global___Missed: _TypeAlias = Missed  # noqa: Y015
+
+@_typing.final
+class Canary(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    STORED_US_FIELD_NUMBER: _builtins.int
+    partition: _builtins.int
+    token: _builtins.str
+    """What the header sensorlog-canary of its message said."""
+    stored_us: _builtins.int
+    """When ingest stored it, in microseconds since 1970-01-01 UTC."""
+    def __init__(
+        self,
+        *,
+        partition: _builtins.int = ...,
+        token: _builtins.str = ...,
+        stored_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition", b"partition", "stored_us", b"stored_us", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Canary: _TypeAlias = Canary  # noqa: Y015
+
+@_typing.final
+class ListCanaryReq(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCanaryReq: _TypeAlias = ListCanaryReq  # noqa: Y015
+
+@_typing.final
+class ListCanaryReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___Canary]: ...
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___Canary] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCanaryReply: _TypeAlias = ListCanaryReply  # noqa: Y015

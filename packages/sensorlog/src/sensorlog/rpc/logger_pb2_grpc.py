@@ -70,6 +70,11 @@ class LoggerStub:
                 request_serializer=sensorlog_dot_rpc_dot_logger__pb2.WatchSensorDataReq.SerializeToString,
                 response_deserializer=sensorlog_dot_rpc_dot_logger__pb2.WatchSensorDataReply.FromString,
                 _registered_method=True)
+        self.ListCanary = channel.unary_unary(
+                '/logger.service.v1.Logger/ListCanary',
+                request_serializer=sensorlog_dot_rpc_dot_logger__pb2.ListCanaryReq.SerializeToString,
+                response_deserializer=sensorlog_dot_rpc_dot_logger__pb2.ListCanaryReply.FromString,
+                _registered_method=True)
 
 
 class LoggerServicer:
@@ -125,6 +130,14 @@ class LoggerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCanary(self, request, context):
+        """The last canary of each partition of the topic of readings: how the operator measures that data flows. They are no
+        readings, and in no answer about these.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LoggerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +175,11 @@ def add_LoggerServicer_to_server(servicer, server):
                     servicer.WatchSensorData,
                     request_deserializer=sensorlog_dot_rpc_dot_logger__pb2.WatchSensorDataReq.FromString,
                     response_serializer=sensorlog_dot_rpc_dot_logger__pb2.WatchSensorDataReply.SerializeToString,
+            ),
+            'ListCanary': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCanary,
+                    request_deserializer=sensorlog_dot_rpc_dot_logger__pb2.ListCanaryReq.FromString,
+                    response_serializer=sensorlog_dot_rpc_dot_logger__pb2.ListCanaryReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +372,33 @@ class Logger:
             '/logger.service.v1.Logger/WatchSensorData',
             sensorlog_dot_rpc_dot_logger__pb2.WatchSensorDataReq.SerializeToString,
             sensorlog_dot_rpc_dot_logger__pb2.WatchSensorDataReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCanary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/logger.service.v1.Logger/ListCanary',
+            sensorlog_dot_rpc_dot_logger__pb2.ListCanaryReq.SerializeToString,
+            sensorlog_dot_rpc_dot_logger__pb2.ListCanaryReply.FromString,
             options,
             channel_credentials,
             insecure,

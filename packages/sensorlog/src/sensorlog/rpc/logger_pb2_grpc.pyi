@@ -50,6 +50,10 @@ class LoggerStub:
     """All readings of a range as a stream of column chunks, ordered by (time, sensor_id)."""
     WatchSensorData: _grpc.UnaryStreamMultiCallable[_logger_pb2.WatchSensorDataReq, _logger_pb2.WatchSensorDataReply]
     """Readings as they are stored, from now on or from where a watch before ended."""
+    ListCanary: _grpc.UnaryUnaryMultiCallable[_logger_pb2.ListCanaryReq, _logger_pb2.ListCanaryReply]
+    """The last canary of each partition of the topic of readings: how the operator measures that data flows. They are no
+    readings, and in no answer about these.
+    """
 
 @_typing.type_check_only
 class LoggerAsyncStub(LoggerStub):
@@ -70,6 +74,10 @@ class LoggerAsyncStub(LoggerStub):
     """All readings of a range as a stream of column chunks, ordered by (time, sensor_id)."""
     WatchSensorData: _aio.UnaryStreamMultiCallable[_logger_pb2.WatchSensorDataReq, _logger_pb2.WatchSensorDataReply]  # type: ignore[assignment]
     """Readings as they are stored, from now on or from where a watch before ended."""
+    ListCanary: _aio.UnaryUnaryMultiCallable[_logger_pb2.ListCanaryReq, _logger_pb2.ListCanaryReply]  # type: ignore[assignment]
+    """The last canary of each partition of the topic of readings: how the operator measures that data flows. They are no
+    readings, and in no answer about these.
+    """
 
 class LoggerServicer(metaclass=_abc_1.ABCMeta):
     """Reads what a pipeline has stored. Every method is read-only."""
@@ -129,5 +137,15 @@ class LoggerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_logger_pb2.WatchSensorDataReply], _abc.AsyncIterator[_logger_pb2.WatchSensorDataReply]]:
         """Readings as they are stored, from now on or from where a watch before ended."""
+
+    @_abc_1.abstractmethod
+    def ListCanary(
+        self,
+        request: _logger_pb2.ListCanaryReq,
+        context: _ServicerContext,
+    ) -> _typing.Union[_logger_pb2.ListCanaryReply, _abc.Awaitable[_logger_pb2.ListCanaryReply]]:
+        """The last canary of each partition of the topic of readings: how the operator measures that data flows. They are no
+        readings, and in no answer about these.
+        """
 
 def add_LoggerServicer_to_server(servicer: LoggerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
