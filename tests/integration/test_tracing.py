@@ -1,7 +1,9 @@
 """Traces over OTLP, from the entry point that the images have: who is whose child, and that nobody waits for them."""
 
 import base64
+import os
 import secrets
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,16 @@ pytestmark = pytest.mark.integration
 
 ENTRY_POINT = ("sh", str(Path(__file__).parents[2] / "k8s" / "images" / "run-service"))
 READING = {"ts": SEED_TS, "sensor_id": 1, "temperature": 30, "cpu": 20}
+
+
+TALKATIVE = """
+import logging
+from opentelemetry import metrics, trace
+with trace.get_tracer("test").start_as_current_span("said"):
+    metrics.get_meter("test").create_counter("said").add(1)
+    logging.getLogger().setLevel(logging.INFO)
+    logging.getLogger("test").info("said")
+"""
 
 
 @pytest.fixture
@@ -100,6 +112,16 @@ def test_a_reading_is_followed_from_its_producer_to_the_database(
     assert (stored.trace_id, stored.parent_id) == (batch.trace_id, batch.span_id)
     assert stored.attributes["db.system.name"] == "postgresql"
     assert pipeline.count() == 1
+
+
+def test_only_traces_are_sent(traces: Collector, tmp_path: Path) -> None:
+    """Jaeger takes no metrics and no logs: sending them would fill the log with its refusals."""
+    (tmp_path / "talkative.py").write_text(TALKATIVE)
+    environment = {**os.environ, **settings("ingest", traces.endpoint), "PYTHONPATH": str(tmp_path)}
+    environment["SENSORLOG_MODULE"] = "talkative"
+    done = subprocess.run(ENTRY_POINT, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    traces.wait("sensorlog-ingest", "said")
+    assert done.stderr == ""
 
 
 def test_a_batch_of_many_messages_has_two_spans_and_links(
