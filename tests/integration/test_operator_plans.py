@@ -7,17 +7,23 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import yaml
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, ResourceType
 
-from support.apiserver import ApiServer, Object, api_server_spec
+from sensorlog_cli import preview
+from sensorlog_cli.cluster import Cluster
+from sensorlog_cli.errors import UsageError
+from sensorlog_cli.options import ClusterOptions
+from support.apiserver import ADMIN_TOKEN, ApiServer, Object, api_server_spec
 from support.containers import ContainerEngine, free_port
 from support.database import Database
 from support.kafka import KafkaBroker
-from support.operated import OperatedPipeline, install_resource, install_rights, login, start_operator
+from support.operated import OperatedPipeline, install_resource, install_rights, kubeconfig, login, start_operator
 from support.processes import ServiceProcess
 from support.tls import Authority
 from support.waiting import wait_until
@@ -310,6 +316,39 @@ def test_what_a_new_file_would_make_is_told_and_claims_nothing(make_plant: MakeP
     real = OperatedPipeline(plant.pipeline.server, plant.broker, plant.pipeline.namespace, "real")
     real.wait_condition("TopicReady", "True", "Ready")
     real.delete()
+
+
+def test_the_command_line_plans_a_file(
+    make_plant: MakePlant, api_server: ApiServer, plan_port: int, tmp_path: Path
+) -> None:
+    """By a dry run of kubectl and the operator's answer; only the forwarding of its port is left out here."""
+    plant = make_plant()
+    plant.wait_applied()
+    cluster = Cluster(ClusterOptions(namespace=plant.pipeline.namespace, kubeconfig=str(admin(api_server, tmp_path))))
+    body = plant.pipeline.get()
+    file = tmp_path / "pipeline.yaml"
+    metadata = {"name": plant.pipeline.name}
+    spec = {**body["spec"], "measurements": [{"name": "temperature"}, {"name": "humidity"}]}
+    file.write_text(json.dumps({**body, "metadata": metadata, "spec": spec, "status": None}))
+    (resource,) = preview.dry_run(cluster, str(file))
+    plan = preview.ask(f"127.0.0.1:{plan_port}", resource)
+    summaries = [action["summary"] for action in plan.actions]
+    assert any("add column humidity" in summary for summary in summaries)
+    assert plan.to_do
+    assert "humidity" not in plant.columns()
+
+    file.write_text(json.dumps({**body, "metadata": metadata, "spec": {**spec, "deletionPolicy": "Maybe"}}))
+    with pytest.raises(UsageError, match="deletionPolicy"):
+        preview.dry_run(cluster, str(file))
+
+
+def admin(server: ApiServer, directory: Path) -> Path:
+    """Return a kubeconfig of somebody who may do everything."""
+    path = kubeconfig(server, directory / "kubeconfig")
+    document = yaml.safe_load(path.read_text())
+    document["users"][0]["user"]["token"] = ADMIN_TOKEN
+    path.write_text(yaml.safe_dump(document))
+    return path
 
 
 @pytest.mark.parametrize(

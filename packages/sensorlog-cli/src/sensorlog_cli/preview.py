@@ -23,13 +23,16 @@ def plans_of(cluster: Cluster, file: str, operator_namespace: str) -> list[Plan]
 
     Raises UsageError where the API server refuses the file, UnreachableError where the operator is not to be reached.
     """
-    resources = _dry_run(cluster, file)
+    resources = dry_run(cluster, file)
     with cluster.operator(operator_namespace) as address:
-        return [_ask(address, resource) for resource in resources]
+        return [ask(address, resource) for resource in resources]
 
 
-def _dry_run(cluster: Cluster, file: str) -> list[Mapping[str, Any]]:
-    """Return the pipelines of `file` as the API server would keep them: defaults filled in, rules checked."""
+def dry_run(cluster: Cluster, file: str) -> list[Mapping[str, Any]]:
+    """Return the pipelines of `file` as the API server would keep them: defaults filled in, rules checked.
+
+    Raises UsageError where there is none, or the API server refuses it.
+    """
     if file != STANDARD_INPUT and not Path(file).exists():
         raise UsageError(f"there is no file {file!r}")
     command = [
@@ -51,7 +54,11 @@ def _dry_run(cluster: Cluster, file: str) -> list[Mapping[str, Any]]:
     return found
 
 
-def _ask(address: str, resource: Mapping[str, Any]) -> Plan:
+def ask(address: str, resource: Mapping[str, Any]) -> Plan:
+    """Return the operator's plan for a resource.
+
+    CliError holds its words where it cannot plan; UnreachableError where it does not answer.
+    """
     metadata = resource["metadata"]
     request = urllib.request.Request(
         f"http://{address}/plan", json.dumps(resource).encode(), {"Content-Type": "application/json"}, method="POST"
