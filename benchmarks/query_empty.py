@@ -1,4 +1,4 @@
-"""`python -m benchmarks.query_empty PORT`: the query service's server and interceptor around a method that is empty."""
+"""`python -m benchmarks.query_empty PORT`: a method that is empty, behind the query service's server and interceptors."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +11,9 @@ from sensorlog.rpc import logger_pb2_grpc
 from sensorlog.telemetry import StopSignal
 from sensorlog_query.boundary import Boundary
 from sensorlog_query.metrics import Metrics
-
-WORKERS = 16
-"""SENSORLOG_WORKERS' default."""
+from sensorlog_query.settings import Settings
+from sensorlog_query.undelivered import Undelivered
+from sensorlog_query.watching_threads import WatchThreads
 
 
 class Empty(logger_pb2_grpc.LoggerServicer):
@@ -28,11 +28,15 @@ class Empty(logger_pb2_grpc.LoggerServicer):
 
 def main(port: int) -> None:
     """Serve until SIGTERM."""
-    stop = StopSignal()
+    settings, stop = Settings(), StopSignal()
     stop.install()
     server = grpc.server(
-        ThreadPoolExecutor(WORKERS),
-        interceptors=[Boundary(Metrics(REGISTRY))],
+        ThreadPoolExecutor(settings.workers),
+        interceptors=[
+            WatchThreads(settings.max_watches),
+            Boundary(Metrics(REGISTRY)),
+            Undelivered(settings.max_unread_bytes),
+        ],
         options=[("grpc.so_reuseport", 1)],
     )
     logger_pb2_grpc.add_LoggerServicer_to_server(Empty(), server)  # type: ignore[abstract]  # one method is enough
