@@ -192,7 +192,7 @@ def test_with_manual_approval_nothing_is_made_before_the_plan_is_approved(make_p
     plant.pipeline.wait_condition("IngestReady", "False", "Waiting")
     plant.pipeline.approve()
     for component in ("ingest", "query"):
-        wait_until(lambda c=component: plant.pipeline.deployment(c), deadline=SECONDS, what="the Deployments")
+        plant.pipeline.wait_child(APPS, "deployments", component)
     plant.wait_applied()
     assert plant.has_topic()
     assert plant.has_schema()

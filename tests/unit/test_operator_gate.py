@@ -8,7 +8,7 @@ from sensorlog_operator import gate
 from sensorlog_operator.errors import Reason
 from sensorlog_operator.gate import Decision, Nature, Proposal
 from sensorlog_operator.models import APPROVE, Pipeline
-from sensorlog_operator.plans import Action, Refusal
+from sensorlog_operator.plans import Action, Refusal, plan_hash
 from support.resources import pipeline_body
 
 GROW = Action("grow topic readings from 6 to 12 partitions", risk="keys map to other partitions from then on")
@@ -56,7 +56,7 @@ def test_the_hash_approves_its_plan_and_no_other() -> None:
 
 def test_another_generation_makes_another_plan() -> None:
     """An approval is of what a person saw, not of what the resource says later."""
-    assert gate.plan_hash(1, ["a"]) != gate.plan_hash(2, ["a"])
+    assert plan_hash(1, ["a"]) != plan_hash(2, ["a"])
 
 
 def test_what_is_left_of_an_approved_plan_stays_approved() -> None:
