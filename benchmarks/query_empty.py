@@ -1,4 +1,4 @@
-"""`python -m benchmarks.query_empty PORT`: a method that is empty, behind the query service's server and interceptors."""
+"""`python -m benchmarks.query_empty PORT`: an empty method behind the query service's server and interceptors."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
