@@ -80,6 +80,7 @@ class Controller:
                 retry = self._reconciler.reconcile(key)
             result = "retry" if retry else "done"
         except PipelineError as e:
+            metrics.ERRORS.labels(e.reason).inc()
             log.warning("reconcile could not finish", pipeline=key, reason=e.reason, error=e.message)
         except Exception:
             log.exception("reconcile failed: this is a bug of the operator", pipeline=key)

@@ -14,6 +14,16 @@ RECONCILE_SECONDS = Histogram(
     "Time of one reconcile.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+ERRORS = Counter(
+    "sensorlog_operator_errors_total",
+    "What kept a part of a reconcile from its end, by the condition's reason: which API was away or refused.",
+    ["reason"],
+)
+DRIFT = Counter(
+    "sensorlog_operator_drift_total",
+    "Changes made by hand: repaired, or reported and left as they are. Each is counted when it is found.",
+    ["state"],
+)
 QUEUE_LENGTH = Gauge("sensorlog_operator_queue_length", "Pipelines that wait for a worker.")
 QUEUE_AGE = Gauge("sensorlog_operator_queue_age_seconds", "How long the first of them has been waiting.")
 CANARY_SECONDS = Gauge(

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from sensorlog_operator import applied, children, conditions, dataflow, manifests, preview
+from sensorlog_operator import applied, children, conditions, dataflow, manifests, metrics, preview
 from sensorlog_operator.access import Access
 from sensorlog_operator.canaries import Canaries
 from sensorlog_operator.claims import Claims
@@ -155,9 +155,11 @@ class Reconciler:
         repaired = {entry.action.summary for entry in decision.repaired}
         for action in report.actions:
             drifted = action.summary in repaired
+            metrics.DRIFT.labels("repaired").inc(drifted)
             self._events.emit(pipeline, "DriftRepaired" if drifted else "Applied", action.summary, warning=drifted)
             log.info("applied", pipeline=pipeline.key, action=action.summary, drift=drifted)
         for entry in applied.newly_reported(pipeline.status, decision):
+            metrics.DRIFT.labels("reported").inc()
             self._events.emit(pipeline, Reason.DRIFT_FOUND, f"Left as it is: {entry.action.summary}", warning=True)
         fields = {**report.status, **applied.fields(pipeline, decision, report)}
         self._write(pipeline, every, fields, complete=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from sensorlog_operator import metrics
 from sensorlog_operator.conditions import Condition, ConditionType
 from sensorlog_operator.errors import PipelineError, Reason, UnavailableError
 from sensorlog_operator.plans import Action, Refusal
@@ -47,6 +48,7 @@ class Report:
     def failed(self, kind: ConditionType, error: PipelineError) -> None:
         """Note what keeps a condition from holding, and whether coming again soon may help."""
         self.conditions[kind] = Condition.of(kind, error)
+        metrics.ERRORS.labels(error.reason).inc()
         self.unusable.add(kind)
         self.incomplete = True
         self.retry |= isinstance(error, UnavailableError)
