@@ -23,7 +23,9 @@ from sensorlog_operator.settings import Settings
 
 RECONCILE_SECONDS = 60
 READS = ("SELECT", "WITH")
-CHANGING_FUNCTIONS = ("create_hypertable", "set_chunk_time_interval", "pg_advisory_xact_lock", "set_config")
+CHANGING_FUNCTIONS = ("create_hypertable", "set_chunk_time_interval")
+LOCK = "pg_advisory_xact_lock"
+"""What each of the operator's transactions begins with."""
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([__name__])
@@ -59,6 +61,13 @@ def _reconcile(kubeconfig: str, key: str, kill_after: int) -> None:
 def _die_after(changes: int) -> None:
     """Count changes from now on, and die right after the last one."""
     left = changes
+    in_transaction = 0
+
+    def statement_counts(_connection: Any, statement: Any, *_: Any) -> bool:
+        """Count the first change of a transaction: a kill behind any other is rolled back just the same."""
+        nonlocal in_transaction
+        in_transaction = 0 if LOCK in _text(statement) else in_transaction + _changes(statement)
+        return in_transaction == 1 and _changes(statement)
 
     def changed() -> None:
         nonlocal left
@@ -69,7 +78,7 @@ def _die_after(changes: int) -> None:
     _wrap(Kube, "_call", changed, lambda _self, method, path, *_: method != "GET" and not path.endswith("/events"))
     _wrap(topics, "_execute", changed, lambda *_: True)
     _wrap(topics, "delete", changed, lambda *_: True)
-    _wrap(psycopg.Connection, "execute", changed, lambda _self, statement, *_: _changes(statement))
+    _wrap(psycopg.Connection, "execute", changed, statement_counts)
     _wrap(schema, "apply", changed, lambda *arguments: bool(arguments[2]))
 
 
@@ -85,6 +94,10 @@ def _wrap(owner: Any, name: str, changed: Callable[[], None], counts: Callable[.
     setattr(owner, name, wrapped)
 
 
+def _text(statement: Any) -> str:
+    return str(statement if isinstance(statement, str) else statement.as_string(None))
+
+
 def _changes(statement: Any) -> bool:
-    text = statement if isinstance(statement, str) else statement.as_string(None)
+    text = _text(statement)
     return not text.strip().upper().startswith(READS) or any(name in text for name in CHANGING_FUNCTIONS)
