@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from sensorlog.rpc import logger_pb2 as pb
+from sensorlog.rpc.logger_pb2_grpc import LoggerStub
 from sensorlog_ingest.sql import RECORD_BATCH, registry_statements
 from sensorlog_query.watching_position import decode, encode
 from support.pipelines import SEED_TS, MakePipeline, Pipeline
@@ -94,8 +95,9 @@ class Batch:
         """Store readings, and record the batch as ingest does."""
         schema = self.pipeline.schema
         with self.connection.cursor() as cursor:
-            rows = [(EPOCH + timedelta(seconds=ts), sensor) for ts, sensor in keys]
-            cursor.executemany(f"INSERT INTO {schema}.sensor_data (time, sensor_id) VALUES (%s, %s)".encode(), rows)
+            with cursor.copy(f"COPY {schema}.sensor_data (time, sensor_id) FROM STDIN".encode()) as copy:
+                for ts, sensor in keys:
+                    copy.write_row((EPOCH + timedelta(seconds=ts), sensor))
             times = [ts * 1_000_000 for ts, _ in keys]
             record = RECORD_BATCH.format(batches=psycopg.sql.Identifier(schema, "ingest_batches"))
             cursor.execute(record, {"rows": len(keys), "first_us": min(times), "last_us": max(times)})
@@ -282,17 +284,22 @@ def test_watch_goes_on_after_its_caller_was_gone_for_a_while(
 
 def test_slow_watcher_is_told_what_it_missed(pipeline: Pipeline, start_service: StartService) -> None:
     """What came and what was missed are everything together; others notice nothing."""
-    with query_service(start_service, pipeline, SENSORLOG_WATCH_BUFFER="2000") as service:
+    with query_service(start_service, pipeline, SENSORLOG_WATCH_BUFFER="30000") as service:
         quick = watch(service)
-        slow: Any = service.stub.WatchSensorData(pb.WatchSensorDataReq())
+        small_window = [("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]
+        channel = grpc.insecure_channel(service.target, small_window)
+        slow: Any = LoggerStub(channel).WatchSensorData(pb.WatchSensorDataReq())
         first = next(slow)
         assert first.resume_token
-        expected = []
-        for number in range(60):  # a megabyte and a half: more than fits into buffers of the network
+        expected: list[Key] = []
+        for number in range(100):  # megabytes, of which the network buffers little
             more = keys(number * 2_000, 2_000)
             store(pipeline, *more)
             expected += more
-        quick.wait_for(expected)
+            if number % 10 == 9:
+                wait_for_value(lambda: len(quick.readings), len(expected), deadline=ARRIVAL_SECONDS, what="the others'")
+        assert sorted(quick.readings) == sorted(expected)
+        assert not quick.missed
         came, missed = 0, 0
         while came + missed < len(expected):
             reply = next(slow)
@@ -302,7 +309,7 @@ def test_slow_watcher_is_told_what_it_missed(pipeline: Pipeline, start_service: 
                 in_range = [ts for ts, _ in expected if reply.missed.start_ts <= ts < reply.missed.end_ts]
                 assert len(in_range) == reply.missed.count
                 missed += reply.missed.count
-        slow.cancel()
+        channel.close()
         assert missed > 0
         assert came + missed == len(expected)
 
