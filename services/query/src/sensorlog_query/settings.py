@@ -72,16 +72,16 @@ class Settings(BaseSettings):
     max_exports: Annotated[int, Field(ge=1)] = Field(
         4, description="Exports at once; more are refused with RESOURCE_EXHAUSTED. Less than workers."
     )
-    max_unread_bytes: Annotated[int, Field(ge=1)] = Field(
-        128 * 1024 * 1024,
-        description="Memory in bytes for replies that wait for callers to read them; above, calls are refused with"
-        " RESOURCE_EXHAUSTED.",
-    )
     max_watches: Annotated[int, Field(ge=1, le=1024)] = Field(
         32, description="Watches at once, beside the calls; more are refused with RESOURCE_EXHAUSTED."
     )
     watch_buffer: Annotated[int, Field(ge=1)] = Field(
         50_000, description="Readings that wait for a watcher who reads slowly; what is more it misses, and is told so."
+    )
+    max_unread_bytes: Annotated[int, Field(ge=1)] = Field(
+        128 * 1024 * 1024,
+        description="Memory in bytes for replies that wait for callers to read them; above, calls are refused with"
+        " RESOURCE_EXHAUSTED.",
     )
     pool_min: Annotated[int, Field(ge=0)] = Field(2, description="Database connections kept open.")
     pool_max: Annotated[int, Field(ge=1)] = Field(16, description="Database connections at most.")
