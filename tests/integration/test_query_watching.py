@@ -359,7 +359,7 @@ def test_token_of_another_pipeline_is_refused(make_pipeline: MakePipeline, start
 
 def test_watches_above_the_limit_are_refused_and_calls_go_on(pipeline: Pipeline, start_service: StartService) -> None:
     """Watches have threads of their own: as many of them as there are workers take nothing from calls."""
-    settings = {"SENSORLOG_MAX_WATCHES": "6", "SENSORLOG_WORKERS": "2", "SENSORLOG_MAX_EXPORTS": "1"}
+    settings: dict[str, Any] = {"SENSORLOG_MAX_WATCHES": "6", "SENSORLOG_WORKERS": "2", "SENSORLOG_MAX_EXPORTS": "1"}
     with query_service(start_service, pipeline, **settings) as service, ExitStack() as watches:
         listeners = [watch(service) for _ in range(6)]
         for listener in listeners:
