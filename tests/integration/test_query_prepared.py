@@ -83,7 +83,12 @@ def test_a_statement_timeout_is_a_cancelled_query(connection: PreparingConnectio
 
 def test_a_cancel_request_frees_the_thread_that_waits(connection: PreparingConnection, database: Database) -> None:
     """The caller who is gone keeps neither a thread nor the database."""
-    canceller = threading.Thread(target=lambda: (_wait_for_sleep(connection, database), connection.cancel_safe()))
+
+    def cancel() -> None:
+        _wait_for_sleep(connection, database)
+        connection.cancel_safe()
+
+    canceller = threading.Thread(target=cancel)
     canceller.start()
     with pytest.raises(psycopg.errors.QueryCanceled):
         connection.value(ENDLESS, (60,))
