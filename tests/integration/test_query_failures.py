@@ -130,8 +130,9 @@ def test_a_call_that_finds_no_connection_is_refused(start_service: Any, pipeline
 
 
 def test_calls_above_the_limit_are_refused(start_service: Any, pipeline: Pipeline, database: Database) -> None:
-    """At once, and only as long as the crowd lasts."""
-    with query_service(start_service, pipeline, SENSORLOG_MAX_CALLS="2") as query:
+    """At once, and only as long as the crowd lasts. gRPC counts calls and watches together."""
+    limits: dict[str, Any] = {"SENSORLOG_MAX_CALLS": "1", "SENSORLOG_MAX_WATCHES": "1"}
+    with query_service(start_service, pipeline, **limits) as query:
         with readings_locked(pipeline):
             waiting = [query.stub.ListSensorData.future(pb.ListSensorDataReq()) for _ in range(2)]
             wait_until(lambda: len(running_statements(database)) == 2, deadline=10, what="both statements to run")

@@ -23,6 +23,7 @@ COMMANDS = (
     "readings",
     "latest",
     "averages",
+    "watch",
     "export",
     "plot",
     "status",
@@ -32,7 +33,17 @@ COMMANDS = (
 )
 CLUSTER = ("--namespace", "-n", "--context", "--kubeconfig", "--timeout", "--debug", "--output", "-o")
 WHERE = (*CLUSTER, "--pipeline")
-QUERY = (*WHERE, "--endpoint", "--timestamp-unit", "--tls", "--ca-file", "--server-name", "--token-file")
+QUERY = (
+    *WHERE,
+    "--endpoint",
+    "--timestamp-unit",
+    "--tls",
+    "--ca-file",
+    "--server-name",
+    "--token-file",
+    "--max-staleness",
+)
+WATCH = tuple(option for option in QUERY if option not in ("--output", "-o"))
 RANGE = ("--since", "--start", "--from", "--end", "--to", "--sensor-id", "--sensor")
 BUCKETS = ("--bucket", "--per-sensor", "--aggregate", "--fill-gaps", "--time-zone", "--with-latest")
 SOURCE = ("--data", "--from-host", "--duration", "--interval", "--allow-unknown")
@@ -49,6 +60,7 @@ KAFKA = ("--bootstrap-servers", "--kafka-option", "--topic", "--sensors-topic", 
         ("readings", (*QUERY, *RANGE, "--limit", "--all", "--order")),
         ("latest", (*QUERY, "--sensor-id")),
         ("averages", (*QUERY, *RANGE, *BUCKETS)),
+        ("watch", (*WATCH, "--sensor-id", "--json", "--resume-token")),
         ("export", (*QUERY, *RANGE, "--measurement", "--file", "-f", "--export-timeout", "PIPELINE")),
         ("plot", ("--endpoint", *RANGE, "--measurement", "--extremes", "--width", "--height", "PIPELINE")),
         ("status", (*WHERE, "--all-namespaces", "-A", "--watch", "NAME")),

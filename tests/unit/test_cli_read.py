@@ -111,7 +111,7 @@ class Served:
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[KnownLogger, int]]:
     """Serve the known data."""
-    logger = KnownLogger()
+    logger = KnownLogger()  # type: ignore[abstract]  # what it lacks is UNIMPLEMENTED, as of an older service
     running = grpc.server(futures.ThreadPoolExecutor(2))
     add_LoggerServicer_to_server(logger, running)
     port = running.add_insecure_port("127.0.0.1:0")
