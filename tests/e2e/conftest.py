@@ -71,6 +71,8 @@ def namespace(cluster: Cluster, database_uri: str, request: pytest.FixtureReques
     yield name
     if request.session.testsfailed > failures:
         explain(cluster, name)
+    # Query pods drain for longer than most tests take. That they do so is the business of the tests of rollouts.
+    cluster.kubectl("-n", name, "delete", "pods", "--all", "--grace-period=0", "--force", "--wait=false")
     cluster.kubectl("delete", "namespace", name, "--timeout=120s")
 
 
