@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from sensorlog_ingest.metrics import Metrics as IngestMetrics
 from sensorlog_operator import metrics as operator_metrics
+from sensorlog_operator.condition_metrics import CONDITION_METRICS
 from sensorlog_query.metrics import CertificateMetrics, DatabaseMetrics, Metrics, PoolCollector
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,7 @@ def known_metrics() -> set[str]:
         metrics(registry)
     registry.register(PoolCollector(cast("Any", _Pool())))
     assert operator_metrics.RECONCILES
+    assert CONDITION_METRICS
     families = [*registry.collect(), *REGISTRY.collect()]
     return {f.name + suffix for f in families for suffix in SUFFIXES.get(f.type, ("",))}
 

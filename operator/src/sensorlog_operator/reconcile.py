@@ -14,6 +14,7 @@ from sensorlog_operator import applied, children, conditions, dataflow, manifest
 from sensorlog_operator.access import Access
 from sensorlog_operator.canaries import Canaries
 from sensorlog_operator.claims import Claims
+from sensorlog_operator.condition_metrics import CONDITION_METRICS
 from sensorlog_operator.conditions import Condition, ConditionType
 from sensorlog_operator.deletion import Deletion, set_finalizer
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason
@@ -60,6 +61,7 @@ class Reconciler:
         if body is None:
             self._reviewers.keep(namespace, name, wanted=False)
             self._canaries.keep(key, None)
+            CONDITION_METRICS.forget(key)
             for waiting in self._claims.forget(key):
                 self._requeue(waiting)
             return False
@@ -168,6 +170,7 @@ class Reconciler:
         self, resource: Resource, found: Sequence[Condition], fields: Mapping[str, Any], *, complete: bool = False
     ) -> None:
         """Write status where it differs, with an Event for each condition that turned."""
+        CONDITION_METRICS.note(resource.key, found)
         for condition in conditions.changed(found, resource.status):
             message = f"{condition.type}: {condition.message}"
             self._events.emit(resource, condition.reason, message, warning=condition.warns)
