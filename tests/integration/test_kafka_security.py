@@ -19,10 +19,15 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AclOperation, ResourceType
 
-from support.apiserver import ApiServer, api_server_spec
-from support.containers import ContainerEngine, free_port
+from support.apiserver import ApiServer
+from support.containers import ContainerEngine
 from support.database import Database
-from support.operated import OperatedPipeline, install_resource, install_rights, login, start_operator
+from support.operated import (
+    OperatedPipeline,
+    login,
+    operated_api_server,
+    start_operator,
+)
 from support.pipelines import SEED_TS, Pipeline, PipelineOptions, make_pipeline
 from support.pods import Pods
 from support.processes import ServiceProcess, StartService
@@ -96,13 +101,7 @@ def secured(engine: ContainerEngine) -> Iterator[SecuredBroker]:
 @pytest.fixture(scope="module")
 def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
     """Yield an API server that knows pipelines, and where the operator has an account."""
-    authority, port = Authority("cluster"), free_port()
-    with engine.running(api_server_spec(port, authority.issue())) as container:
-        server = ApiServer(f"https://127.0.0.1:{port}", authority, container)
-        server.wait_ready()
-        install_resource(server)
-        server.account("sensorlog", "sensorlog-operator")
-        install_rights(server)
+    with operated_api_server(engine) as server:
         yield server
 
 

@@ -17,15 +17,14 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from sensorlog.rpc import logger_pb2 as pb
-from support.apiserver import ApiServer, api_server_spec
-from support.containers import ContainerEngine, free_port
+from support.apiserver import ApiServer
+from support.containers import ContainerEngine
 from support.database import Database
 from support.kafka import KafkaBroker
-from support.operated import install_resource, install_rights, start_operator
+from support.operated import operated_api_server, start_operator
 from support.pipelines import SEED_TS
 from support.plants import COMPONENTS, SECONDS, MakePlant, Plant, Provisioner, plants, provisioner
 from support.processes import ServiceProcess
-from support.tls import Authority
 from support.waiting import wait_for_value, wait_until
 
 pytestmark = pytest.mark.integration
@@ -34,13 +33,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
     """Yield an API server that knows pipelines, and where the operator has an account with the chart's rights."""
-    authority, port = Authority("cluster"), free_port()
-    with engine.running(api_server_spec(port, authority.issue())) as container:
-        server = ApiServer(f"https://127.0.0.1:{port}", authority, container)
-        server.wait_ready()
-        install_resource(server)
-        server.account("sensorlog", "sensorlog-operator")
-        install_rights(server)
+    with operated_api_server(engine) as server:
         yield server
 
 

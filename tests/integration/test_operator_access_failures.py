@@ -16,14 +16,13 @@ from sensorlog_operator.events import Events
 from sensorlog_operator.kube import Kind, Kube, Object
 from sensorlog_operator.reconcile import Reconciler
 from sensorlog_query import sql
-from support.apiserver import ADMIN_TOKEN, ApiServer, api_server_spec
-from support.containers import ContainerEngine, free_port
+from support.apiserver import ADMIN_TOKEN, ApiServer
+from support.containers import ContainerEngine
 from support.database import Database, ReplicatedDatabase
 from support.kafka import KafkaBroker
-from support.operated import install_resource
+from support.operated import operated_api_server
 from support.plants import COMPONENTS, MakePlant, Plant, Provisioner, plants, provisioner
 from support.resources import operator_settings
-from support.tls import Authority
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -63,11 +62,7 @@ class MortalKube(Kube):
 @pytest.fixture(scope="module")
 def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
     """Yield an API server that knows pipelines."""
-    authority, port = Authority("cluster"), free_port()
-    with engine.running(api_server_spec(port, authority.issue())) as container:
-        server = ApiServer(f"https://127.0.0.1:{port}", authority, container)
-        server.wait_ready()
-        install_resource(server)
+    with operated_api_server(engine) as server:
         yield server
 
 

@@ -16,12 +16,11 @@ from sensorlog_operator.kube import CHILD_KINDS
 from sensorlog_operator.roles import ObservedRoles
 from sensorlog_operator.schema import ObservedSchema
 from support import kills
-from support.apiserver import ApiServer, Object, api_server_spec
-from support.containers import ContainerEngine, free_port
+from support.apiserver import ApiServer, Object
+from support.containers import ContainerEngine
 from support.database import Database
 from support.kafka import KafkaBroker
-from support.operated import OperatedPipeline, install_resource, install_rights, kubeconfig, login
-from support.tls import Authority
+from support.operated import OperatedPipeline, kubeconfig, login, operated_api_server
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 
@@ -119,13 +118,7 @@ MakePlant = Callable[..., Plant]
 @pytest.fixture(scope="module")
 def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
     """Yield an API server that knows pipelines, and where the operator has an account."""
-    authority, port = Authority("cluster"), free_port()
-    with engine.running(api_server_spec(port, authority.issue())) as container:
-        server = ApiServer(f"https://127.0.0.1:{port}", authority, container)
-        server.wait_ready()
-        install_resource(server)
-        server.account("sensorlog", "sensorlog-operator")
-        install_rights(server)
+    with operated_api_server(engine) as server:
         yield server
 
 

@@ -19,13 +19,18 @@ from sensorlog_cli import preview
 from sensorlog_cli.cluster import Cluster
 from sensorlog_cli.errors import UsageError
 from sensorlog_cli.options import ClusterOptions
-from support.apiserver import ADMIN_TOKEN, ApiServer, Object, api_server_spec
+from support.apiserver import ADMIN_TOKEN, ApiServer, Object
 from support.containers import ContainerEngine, free_port
 from support.database import Database
 from support.kafka import KafkaBroker
-from support.operated import OperatedPipeline, install_resource, install_rights, kubeconfig, login, start_operator
+from support.operated import (
+    OperatedPipeline,
+    kubeconfig,
+    login,
+    operated_api_server,
+    start_operator,
+)
 from support.processes import ServiceProcess
-from support.tls import Authority
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -127,13 +132,7 @@ MakePlant = Callable[..., Plant]
 @pytest.fixture(scope="module")
 def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
     """Yield an API server that knows pipelines, and where the operator has an account."""
-    authority, port = Authority("cluster"), free_port()
-    with engine.running(api_server_spec(port, authority.issue())) as container:
-        server = ApiServer(f"https://127.0.0.1:{port}", authority, container)
-        server.wait_ready()
-        install_resource(server)
-        server.account("sensorlog", "sensorlog-operator")
-        install_rights(server)
+    with operated_api_server(engine) as server:
         yield server
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from support.apiserver import ApiServer, Object, api_server_spec
-from support.containers import ContainerEngine, free_port
+from support.apiserver import ApiServer, Object
+from support.containers import ContainerEngine
 from support.database import Database
 from support.kafka import KafkaBroker
 from support.operated import (
@@ -20,9 +20,9 @@ from support.operated import (
     Login,
     OperatedPipeline,
     install_keda,
-    install_resource,
     install_rights,
     login,
+    operated_api_server,
     pipelines_path,
     remove_keda,
     remove_rights,
@@ -31,7 +31,6 @@ from support.operated import (
 )
 from support.processes import ServiceProcess
 from support.resources import pipeline_body
-from support.tls import Authority
 from support.waiting import wait_for_value, wait_until
 
 pytestmark = pytest.mark.integration
@@ -54,12 +53,7 @@ CHECKED_WITHIN = {("rbac.authorization.k8s.io", "clusterroles", "bind")}
 @pytest.fixture(scope="module")
 def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
     """Yield an API server that knows pipelines, and where the operator has an account."""
-    authority, port = Authority("cluster"), free_port()
-    with engine.running(api_server_spec(port, authority.issue())) as container:
-        server = ApiServer(f"https://127.0.0.1:{port}", authority, container)
-        server.wait_ready()
-        install_resource(server)
-        server.account("sensorlog", "sensorlog-operator")
+    with operated_api_server(engine, rights=False) as server:
         yield server
 
 

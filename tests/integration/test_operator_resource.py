@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from support.apiserver import ApiServer, api_server_spec
-from support.containers import ContainerEngine, free_port
-from support.operated import install_resource, pipelines_path
+from support.apiserver import ApiServer
+from support.containers import ContainerEngine
+from support.operated import operated_api_server, pipelines_path
 from support.resources import pipeline_body
-from support.tls import Authority
 
 pytestmark = pytest.mark.integration
 
@@ -19,11 +18,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
     """Start an API server that knows pipelines."""
-    authority, port = Authority(), free_port()
-    with engine.running(api_server_spec(port, authority.issue())) as container:
-        server = ApiServer(f"https://127.0.0.1:{port}", authority, container)
-        server.wait_ready()
-        install_resource(server)
+    with operated_api_server(engine, rights=False) as server:
         yield server
 
 

@@ -10,11 +10,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from sensorlog.rpc import logger_pb2 as pb
-from support.apiserver import ApiServer, Object, api_server_spec
-from support.containers import ContainerEngine, free_port
+from support.apiserver import ApiServer, Object, running_api_server
+from support.containers import ContainerEngine
 from support.pipelines import SEED_TS, Pipeline
 from support.query import QueryService, query_service, refused, store
-from support.tls import Authority
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -32,11 +31,7 @@ CACHE_SECONDS = 1.0
 @pytest.fixture(scope="module")
 def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
     """Yield an API server."""
-    authority, port = Authority("cluster"), free_port()
-    spec = api_server_spec(port, authority.issue())
-    with engine.running(spec) as container:
-        server = ApiServer(f"https://127.0.0.1:{port}", authority, container)
-        server.wait_ready()
+    with running_api_server(engine) as server:
         yield server
 
 

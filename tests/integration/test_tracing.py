@@ -12,15 +12,13 @@ import pytest
 
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog.rpc.logger_pb2_grpc import LoggerStub
-from support.apiserver import ApiServer, api_server_spec
 from support.collector import Collector, collector
 from support.containers import ContainerEngine, free_port
 from support.database import Database
 from support.kafka import KafkaBroker
-from support.operated import OperatedPipeline, install_resource, install_rights, login, start_operator
+from support.operated import OperatedPipeline, login, operated_api_server, start_operator
 from support.pipelines import SEED_TS, Pipeline
 from support.processes import ServiceProcess
-from support.tls import Authority
 from support.waiting import wait_for_value, wait_until
 
 pytestmark = pytest.mark.integration
@@ -175,13 +173,7 @@ def test_a_reconcile_is_a_trace_with_its_statements(
     traces: Collector, engine: ContainerEngine, broker: KafkaBroker, database: Database, tmp_path: Path
 ) -> None:
     """What the operator asked of the database, and when, per pipeline."""
-    authority, port = Authority("cluster"), free_port()
-    with engine.running(api_server_spec(port, authority.issue())) as container:
-        server = ApiServer(f"https://127.0.0.1:{port}", authority, container)
-        server.wait_ready()
-        install_resource(server)
-        server.account("sensorlog", "sensorlog-operator")
-        install_rights(server)
+    with operated_api_server(engine) as server:
         server.call("POST", "/api/v1/namespaces", {"metadata": {"name": "traced"}})
         uri = base64.b64encode(login(database).uri.encode()).decode()
         secret = {"metadata": {"name": "timescaledb"}, "data": {"uri": uri}}

@@ -3,11 +3,13 @@
 It authenticates and authorizes as in a cluster, and is there within seconds.
 """
 
+import contextlib
 import json
 import ssl
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 from docker.models.containers import Container
 
-from support.containers import Outages, Spec
+from support.containers import ContainerEngine, Outages, Spec, free_port
 from support.tls import Authority, Issued
 from support.waiting import wait_until
 
@@ -57,6 +59,16 @@ def api_server_spec(port: int, certificate: Issued) -> Spec:
     """Return what to run, for an API server at a port of this host; its certificate's key signs tokens too."""
     environment = {"TLS_CRT": certificate.certificate.decode(), "TLS_KEY": certificate.key.decode()}
     return Spec(node_image(), "sensorlog-apiserver", {6443: port}, environment, [START], entrypoint=("sh", "-ec"))
+
+
+@contextlib.contextmanager
+def running_api_server(engine: ContainerEngine) -> Iterator["ApiServer"]:
+    """Yield an API server in a container, ready."""
+    authority, port = Authority("cluster"), free_port()
+    with engine.running(api_server_spec(port, authority.issue())) as container:
+        server = ApiServer(f"https://127.0.0.1:{port}", authority, container)
+        server.wait_ready()
+        yield server
 
 
 @dataclass

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import secrets
 import urllib.error
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import yaml
 from sensorlog_operator import crd
 from sensorlog_operator.connection_uri import with_login
 from sensorlog_operator.kube import KEDA
-from support.apiserver import ApiServer, Object
+from support.apiserver import ApiServer, Object, running_api_server
 from support.cluster import merged, run
+from support.containers import ContainerEngine
 from support.database import Database
 from support.kafka import KafkaBroker
 from support.processes import ServiceProcess
@@ -38,6 +39,17 @@ PLURALS = {
     "Role": "roles",
     "RoleBinding": "rolebindings",
 }
+
+
+@contextlib.contextmanager
+def operated_api_server(engine: ContainerEngine, *, rights: bool = True) -> Iterator[ApiServer]:
+    """Yield one that knows pipelines, and where the operator has an account, with the chart's rights or without."""
+    with running_api_server(engine) as server:
+        install_resource(server)
+        server.account(NAMESPACE, ACCOUNT)
+        if rights:
+            install_rights(server)
+        yield server
 
 
 def rendered(*options: str) -> list[Object]:
