@@ -10,11 +10,12 @@ import json
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import structlog
 
+from sensorlog.http_port import HttpPort
 from sensorlog_operator.errors import NeedsChangeError, PipelineError
 from sensorlog_operator.gate import Decision
 from sensorlog_operator.report import Report
@@ -43,28 +44,11 @@ def document(decision: Decision, report: Report) -> dict[str, Any]:
     return {"hash": decision.hash, "actions": actions, "problems": sorted(problems)}
 
 
-class PreviewServer:
+class PreviewServer(HttpPort):
     """Answers `POST /plan` with the JSON of a resource, as a dry run of the API server returned it."""
 
     def __init__(self, port: int, plan: Plan) -> None:
-        self._http = ThreadingHTTPServer((ADDRESS, port), _handler(plan))
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, name="preview", daemon=True)
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on, also when 0 was asked for."""
-        return int(self._http.server_address[1])
-
-    def start(self) -> None:
-        """Serve until `stop`."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop serving and free the port."""
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__init__(ADDRESS, port, _handler(plan), "preview")
 
 
 def _handler(plan: Plan) -> type[BaseHTTPRequestHandler]:

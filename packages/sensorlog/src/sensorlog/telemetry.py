@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import FrameType
 from typing import Literal
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+
+from sensorlog.http_port import HttpPort
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -140,28 +142,11 @@ class Health:
         return [problem for check in checks if (problem := check()) is not None]
 
 
-class TelemetryServer:
+class TelemetryServer(HttpPort):
     """The HTTP port of metrics and probes, served by daemon threads."""
 
     def __init__(self, port: int, health: Health, registry: CollectorRegistry = REGISTRY) -> None:
-        self._http = ThreadingHTTPServer(("", port), _handler(health, registry))
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, name="telemetry", daemon=True)
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on, also when 0 was asked for."""
-        return int(self._http.server_address[1])
-
-    def start(self) -> None:
-        """Serve until `stop`."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop serving and free the port."""
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__init__("", port, _handler(health, registry), "telemetry")
 
 
 def _handler(health: Health, registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
