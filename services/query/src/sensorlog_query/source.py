@@ -98,13 +98,13 @@ class Source:
             self.pool.putconn(connection)
 
     def _get(self, call: Call) -> ReadConnection:
-        self._check()
+        # A process that started a moment ago waits for its first connection: no reason to turn callers away.
+        problem = self.watch.problem()
+        if problem and problem != NOT_YET:
+            raise UnavailableError(problem)
         try:
             return self.pool.getconn(timeout=min(call.remaining_seconds(), self._wait_seconds))
         except PoolTimeout as e:
-            self._check()
+            if problem := self.watch.problem():
+                raise UnavailableError(problem) from e
             raise mapped(e) from e
-
-    def _check(self) -> None:
-        if problem := self.watch.problem():
-            raise UnavailableError(problem)
