@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from sensorlog.client import Client, DeadlineError, LimitError, Reading, Retries, Tls, UnavailableError
-from sensorlog.client.channel import SERVICE, resolved_by, service_config
+from sensorlog.client.channel import SERVICE, TRIED_AGAIN, resolved_by, service_config
 from sensorlog.rpc import logger_pb2 as pb
 
 OK = grpc.StatusCode.OK
@@ -64,9 +64,10 @@ def connect(scripted: Scripted) -> Callable[..., Client]:
     return lambda **options: Client(f"127.0.0.1:{port}", **options)
 
 
-def test_unavailable_is_retried_until_it_is_not(scripted: Scripted, connect: Callable[..., Client]) -> None:
+@pytest.mark.parametrize("code", TRIED_AGAIN)
+def test_who_is_away_or_stops_is_asked_again(scripted: Scripted, connect: Callable[..., Client], code: str) -> None:
     """The caller sees the answer."""
-    scripted.script = [(UNAVAILABLE, None)] * 3
+    scripted.script = [(grpc.StatusCode[code], None)] * 3
     with connect(retries=QUICK) as client:
         assert client.latest() == [Reading(1646409307, 1, {"temperature": 30.0, "humidity": 0.5})]
     assert scripted.calls == 4
@@ -138,7 +139,7 @@ def test_all_addresses_are_used_in_turn() -> None:
     config = json.loads(json.dumps(service_config(Retries())))
     assert config["loadBalancingConfig"] == [{"round_robin": {}}]
     assert config["methodConfig"][0]["name"] == [{"service": "logger.service.v1.Logger"}]
-    assert config["methodConfig"][0]["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+    assert config["methodConfig"][0]["retryPolicy"]["retryableStatusCodes"] == list(TRIED_AGAIN)
     assert "retryPolicy" not in service_config(Retries(attempts=1))["methodConfig"][0]
 
 

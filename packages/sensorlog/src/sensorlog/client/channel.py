@@ -18,12 +18,15 @@ SERVICE = pb.DESCRIPTOR.services_by_name["Logger"].full_name
 MAX_REPLY_BYTES = 256 * 1024 * 1024
 """A page of 10,000 readings with 256 measurements of long names; gRPC's default of 4 MiB is ten measurements."""
 
+TRIED_AGAIN = (grpc.StatusCode.UNAVAILABLE.name, grpc.StatusCode.CANCELLED.name)
+"""A server that stops ends as CANCELLED what it is sent before the caller knows. What a caller cancels is never tried."""
+
 _OTHER_SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "vsock:")
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often a call that ends UNAVAILABLE is tried, and the pauses between.
+    """How often a call that ends UNAVAILABLE or CANCELLED is tried, and the pauses between.
 
     gRPC makes each pause up to a fifth longer or shorter by lot, and never waits beyond the call's timeout. With the
     defaults it goes on for about 12 seconds, which a restarting pod needs. A service that says when to come back
@@ -93,7 +96,7 @@ def service_config(retries: Retries) -> dict[str, Any]:
             "initialBackoff": f"{retries.first_pause:.3f}s",
             "maxBackoff": f"{retries.longest_pause:.3f}s",
             "backoffMultiplier": retries.multiplier,
-            "retryableStatusCodes": [grpc.StatusCode.UNAVAILABLE.name],
+            "retryableStatusCodes": list(TRIED_AGAIN),
         }
     return {"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": [method]}
 
