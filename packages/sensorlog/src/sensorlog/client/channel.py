@@ -19,7 +19,7 @@ MAX_REPLY_BYTES = 256 * 1024 * 1024
 """A page of 10,000 readings with 256 measurements of long names; gRPC's default of 4 MiB is ten measurements."""
 
 TRIED_AGAIN = (grpc.StatusCode.UNAVAILABLE.name, grpc.StatusCode.CANCELLED.name)
-"""A server that stops ends as CANCELLED what it is sent before the caller knows. What a caller cancels is never tried."""
+"""A server that stops ends as CANCELLED what it is sent before the caller knows; what a caller cancels is not tried."""
 
 _OTHER_SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "vsock:")
 
