@@ -41,7 +41,7 @@ purge:  ## Like down; also the images, the cache and a Docker daemon started fro
 
 # Processes that share the tests. They wait more than they work: 3 suit a machine of 2 cores.
 TEST_PROCESSES ?= 3
-IN_PARALLEL = -n $(TEST_PROCESSES) --dist loadgroup
+IN_PARALLEL = -n $(TEST_PROCESSES) --dist loadscope
 
 .PHONY: test
 test: uv deploy-tools node-image backing-images  ## All tests: unit, integration, end to end

@@ -4,11 +4,23 @@ The tests of a file stay in one process, in their order, because they share cont
 one, because they share a cluster.
 """
 
+from typing import Any
+
 import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+END_TO_END = "tests/e2e/"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put each test into the group that one process runs."""
-    for item in items:
-        group = "cluster" if item.get_closest_marker("e2e") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """Gives each file to one process, and all end-to-end tests to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return END_TO_END if file.startswith(END_TO_END) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Return what spreads the tests, whatever --dist says."""
+    return Scheduling(config, log)
