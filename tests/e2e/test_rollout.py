@@ -103,7 +103,7 @@ def test_new_passwords_fail_no_query_and_lose_or_double_no_reading(cluster: Clus
     wait_for_change(pipeline, before)
     wait_until(
         lambda: pipeline.get()["status"].get("credentials", {}).get("request") == "now",
-        deadline=180,
+        deadline=300,  # every pod is replaced, and drains, before the login that it used is shut out
         what="the rotation to be done",
     )
     pipeline.wait_ready()
