@@ -14,10 +14,9 @@ from enum import Enum
 
 import grpc
 
-from sensorlog_query.boundary import SERVICE
 from sensorlog_query.errors import PermissionDeniedError, UnauthenticatedError
 from sensorlog_query.reviews import ApiServer, Resource
-from sensorlog_query.wrapping import Handler, wrapped
+from sensorlog_query.wrapping import Handler, LoggerInterceptor, wrapped
 
 MAX_TOKEN_BYTES = 16 * 1024
 MAX_VERDICTS = 1024
@@ -76,7 +75,7 @@ class Verdicts:
                 self._asking.pop(key, None)
 
 
-class Authentication(grpc.ServerInterceptor):
+class Authentication(LoggerInterceptor):
     """Lets callers of the Logger service in who may read `resource`.
 
     Stands inside the Boundary, which makes status codes of what is raised here: UnauthenticatedError,
@@ -85,20 +84,15 @@ class Authentication(grpc.ServerInterceptor):
     """
 
     def __init__(self, api_server: ApiServer, resource: Resource, audience: str, cache_seconds: float) -> None:
+        super().__init__()
         self._api_server = api_server
         self._resource = resource
         self._audience = audience
         self._verdicts = Verdicts(self._judge, cache_seconds)
 
-    def intercept_service(
-        self,
-        continuation: "Callable[[grpc.HandlerCallDetails], Handler]",
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "Handler":
-        """Return the handler with the check before its work: here it would hold up all calls."""
-        handler = continuation(handler_call_details)
-        service = handler_call_details.method.lstrip("/").partition("/")[0]
-        return wrapped(handler, self._admitted) if service == SERVICE else handler
+    def around(self, method: str, handler: "Handler") -> "Handler":  # noqa: ARG002
+        """Return the handler with the check before its work: where handlers are found it would hold up all calls."""
+        return wrapped(handler, self._admitted)
 
     @contextmanager
     def _admitted(self, context: grpc.ServicerContext) -> Iterator[None]:

@@ -5,38 +5,30 @@ never UNKNOWN.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NoReturn
 
 import grpc
 
-from sensorlog.rpc import logger_pb2 as pb
 from sensorlog_query.errors import QueryError, mapped
 from sensorlog_query.metrics import Metrics
-from sensorlog_query.wrapping import Handler, wrapped
+from sensorlog_query.wrapping import Handler, LoggerInterceptor, wrapped
 
-SERVICE = pb.DESCRIPTOR.services_by_name["Logger"].full_name
 STATUS_DETAILS = "grpc-status-details-bin"
 
 
-class Boundary(grpc.ServerInterceptor):
+class Boundary(LoggerInterceptor):
     """Wraps the methods of the Logger service; reflection and health pass."""
 
     def __init__(self, metrics: Metrics) -> None:
+        super().__init__()
         self._metrics = metrics
 
-    def intercept_service(
-        self,
-        continuation: "Callable[[grpc.HandlerCallDetails], Handler]",
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "Handler":
+    def around(self, method: str, handler: "Handler") -> "Handler":
         """Return the handler with its behaviour wrapped."""
-        handler = continuation(handler_call_details)
-        service, _, method = handler_call_details.method.lstrip("/").partition("/")
-        if service != SERVICE:
-            return handler
-        return wrapped(handler, lambda context: self._observed(method, context))
+        return wrapped(handler, partial(self._observed, method))
 
     @contextmanager
     def _observed(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:

@@ -16,7 +16,7 @@ from sensorlog.rpc import logger_pb2_grpc
 from sensorlog.telemetry import Problem
 from sensorlog_query.authentication import Authentication
 from sensorlog_query.averages import Averages
-from sensorlog_query.boundary import SERVICE, Boundary
+from sensorlog_query.boundary import Boundary
 from sensorlog_query.certificate import ServerCertificate
 from sensorlog_query.database import Database
 from sensorlog_query.exports import Exports
@@ -33,6 +33,7 @@ from sensorlog_query.undelivered import Undelivered
 from sensorlog_query.validation import Validator
 from sensorlog_query.watching import Watches, WatchLimits, connector
 from sensorlog_query.watching_threads import WatchThreads, call_threads
+from sensorlog_query.wrapping import SERVICE
 
 log = structlog.get_logger()
 
@@ -69,7 +70,7 @@ def _options(pipeline: PipelineConfig, settings: Settings) -> list[tuple[str, An
 
 def _interceptors(settings: Settings, pipeline: PipelineConfig, metrics: Metrics) -> list[grpc.ServerInterceptor]:
     """Return them from the outermost to the innermost."""
-    outer = [WatchThreads(settings.max_watches), Boundary(metrics)]
+    outer: list[grpc.ServerInterceptor] = [WatchThreads(settings.max_watches), Boundary(metrics)]
     if settings.auth == "none":
         return outer
     api_server = ApiServer(settings.auth_api_server, settings.auth_dir)

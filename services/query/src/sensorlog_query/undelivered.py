@@ -15,9 +15,8 @@ from typing import Any
 import grpc
 import structlog
 
-from sensorlog_query.boundary import SERVICE
 from sensorlog_query.errors import BusyError
-from sensorlog_query.wrapping import Handler
+from sensorlog_query.wrapping import Handler, LoggerInterceptor
 
 log = structlog.get_logger()
 
@@ -38,28 +37,23 @@ class _Reply:
     since: float
 
 
-class Undelivered(grpc.ServerInterceptor):
+class Undelivered(LoggerInterceptor):
     """Turns calls with one reply away while undelivered ones take more than `limit` bytes of memory.
 
     It stands inside of the Boundary, and serializes what it counts. Streams have one message at a time.
     """
 
     def __init__(self, limit: int) -> None:
+        super().__init__()
         self._limit = limit
         self._lock = threading.Lock()
         self._numbers = count()
         self._replies: dict[int, _Reply] = {}
         self._bytes = 0
 
-    def intercept_service(
-        self,
-        continuation: "Callable[[grpc.HandlerCallDetails], Handler]",
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "Handler":
+    def around(self, method: str, handler: "Handler") -> "Handler":  # noqa: ARG002
         """Return the handler with its reply counted."""
-        handler = continuation(handler_call_details)
-        service = handler_call_details.method.lstrip("/").partition("/")[0]
-        if service != SERVICE or handler is None or handler.unary_unary is None or not handler.response_serializer:
+        if handler is None or handler.unary_unary is None or not handler.response_serializer:
             return handler
         counted = partial(self._counted, handler.unary_unary, handler.response_serializer)
         return grpc.unary_unary_rpc_method_handler(counted, handler.request_deserializer)

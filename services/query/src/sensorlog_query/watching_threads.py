@@ -1,34 +1,29 @@
 """Threads of their own for watches: a watch takes one for as long as it goes on, and calls must not wait for it."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import grpc
 
-from sensorlog_query.wrapping import Handler
+from sensorlog_query.wrapping import Handler, LoggerInterceptor
 
-METHOD = "/logger.service.v1.Logger/WatchSensorData"
+METHOD = "WatchSensorData"
 
 SPARE = 2
 """Threads above the limit of watches, so that those above the limit hear of it at once."""
 
 
-class WatchThreads(grpc.ServerInterceptor):
+class WatchThreads(LoggerInterceptor):
     """Has gRPC run watches on up to `watches` threads. To be the outermost interceptor."""
 
     def __init__(self, watches: int) -> None:
+        super().__init__()
         self._pool = ThreadPoolExecutor(watches + SPARE, thread_name_prefix="watch")
 
-    def intercept_service(
-        self,
-        continuation: "Callable[[grpc.HandlerCallDetails], Handler]",
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "Handler":
+    def around(self, method: str, handler: "Handler") -> "Handler":
         """Return the handler, which for a watch says where it runs."""
-        handler = continuation(handler_call_details)
-        if handler is None or handler.unary_stream is None or handler_call_details.method != METHOD:
+        if handler is None or handler.unary_stream is None or method != METHOD:
             return handler
         behaviour: Any = partial(handler.unary_stream)
         # gRPC looks for this attribute, as its own health service does it.
