@@ -78,6 +78,12 @@ def test_an_outage_of_the_database_is_shown_and_survived(cluster: Cluster, pipel
     cluster.kubectl("-n", "backing", "scale", "statefulset/timescaledb", "--replicas=0")
     try:
         pipeline.wait_condition("SchemaReady", "DatabaseUnavailable", deadline=90)
+        wait_until(
+            lambda: pipeline.deployment("ingest").get("status", {}).get("readyReplicas", 0),
+            lambda n: n == 0,
+            deadline=60,
+            what="ingest to say that it waits",
+        )
         pipeline.publish([{**SEED, "sensor_id": 2}])
         restarts = [
             status["restartCount"]

@@ -335,13 +335,13 @@ def test_one_of_several_pipelines_must_be_chosen(api: ApiServer) -> None:
     assert "a, b; choose with --pipeline" in result.stderr
 
 
-def test_publish_needs_a_ready_ingest_pod(api: ApiServer) -> None:
+def test_publish_needs_a_running_ingest_pod(api: ApiServer) -> None:
     """It is sent through one, so a crashed one is no way."""
     api.resources, api.pods = [resource()], [CRASHED]
     seed = json.dumps({"ts": 1646409307, "sensor_id": 1})
     result = api.run("publish", "--data", seed)
     assert result.exit_code == 3
-    assert "default/demo has no ready ingest pod" in result.stderr
+    assert "default/demo has no running ingest pod" in result.stderr
 
 
 def test_publish_checks_against_what_the_resource_declares(api: ApiServer) -> None:

@@ -102,16 +102,17 @@ class Cluster:
         return list(json.loads(answer.data)["items"])
 
     def ingest_pod(self, pipeline: Pipeline, otherwise: str = "") -> str:
-        """Return the name of a ready ingest pod of `pipeline`.
+        """Return the name of an ingest pod of `pipeline` that runs, a ready one where there is one.
 
-        UnreachableError when none is ready; `otherwise` is what its message offers instead.
+        One that is not ready will do: its database may be away, and the topic takes readings nevertheless.
+        UnreachableError when none runs; `otherwise` is what its message offers instead.
         """
-        for pod in self.pods(pipeline.namespace, pipeline.name, "ingest"):
-            if _is_ready(pod):
-                return str(pod["metadata"]["name"])
-        raise UnreachableError(
-            f"pipeline {pipeline} has no ready ingest pod to go through; `sensorlog status` says why{otherwise}"
-        )
+        running = [pod for pod in self.pods(pipeline.namespace, pipeline.name, "ingest") if _is_running(pod)]
+        if not running:
+            raise UnreachableError(
+                f"pipeline {pipeline} has no running ingest pod to go through; `sensorlog status` says why{otherwise}"
+            )
+        return str(max(running, key=_is_ready)["metadata"]["name"])
 
     def run(self, pod: str, namespace: str, command: Sequence[str], lines: Iterable[str]) -> Iterator[str]:
         """Run `command` in a pod, write `lines` to its standard input, yield the lines of its standard output.
@@ -244,11 +245,14 @@ def _configure(options: ClusterOptions, settings: client.Configuration) -> str:
     return str(chosen["context"].get("namespace", "default"))
 
 
+def _is_running(pod: Object) -> bool:
+    containers = pod.get("status", {}).get("containerStatuses", ())
+    return "deletionTimestamp" not in pod["metadata"] and any("running" in c.get("state", {}) for c in containers)
+
+
 def _is_ready(pod: Object) -> bool:
     conditions = pod.get("status", {}).get("conditions", ())
-    return "deletionTimestamp" not in pod["metadata"] and any(
-        c["type"] == "Ready" and c["status"] == "True" for c in conditions
-    )
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 def _write(socket: WSClient, line: str) -> bool:

@@ -7,7 +7,8 @@ second listener would be a change of the user's Kafka. Hence two ways:
 - with --bootstrap-servers this process is the producer, for people whose brokers are reachable;
 - otherwise the records go through `kubectl exec`'s API into the pipeline's ingest pod, where
   `python -m sensorlog.produce` sends them: names resolve there, and the credentials are mounted there and never
-  leave the cluster. It needs the right to `create` and `get` `pods/exec`, and a ready ingest pod.
+  leave the cluster. It needs the right to `create` and `get` `pods/exec`, and an ingest pod that runs
+  (not that it is ready: with its database away it is not, and the topic takes readings).
 
 Guessing between the two by whether a name resolves was rejected: a name may resolve and lead nowhere.
 """
