@@ -20,6 +20,9 @@ SERVICES = ("operator", "ingest", "query")
 RESYNC_SECONDS = 5
 """Short, so that tests of drift that no watch shows (Kafka, the database) need not wait a minute."""
 
+OF_A_TEST = "sensorlog.dev/of-a-test"
+"""Label of the namespaces that tests make."""
+
 MakePipeline = Callable[..., E2EPipeline]
 
 _numbers = itertools.count(1)
@@ -64,7 +67,7 @@ def database_uri(cluster: Cluster) -> str:
 def namespace(cluster: Cluster, database_uri: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """Yield a namespace under the restricted Pod Security Standard, with the database's Secret."""
     name = f"e2e-{next(_numbers)}-{secrets.token_hex(2)}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    labels = {"pod-security.kubernetes.io/enforce": "restricted", OF_A_TEST: ""}
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     cluster.apply(secret(name, uri=database_uri))
     failures = request.session.testsfailed
@@ -73,7 +76,14 @@ def namespace(cluster: Cluster, database_uri: str, request: pytest.FixtureReques
         explain(cluster, name)
     # Query pods drain for longer than most tests take. That they do so is the business of the tests of rollouts.
     cluster.kubectl("-n", name, "delete", "pods", "--all", "--grace-period=0", "--force", "--wait=false")
-    cluster.kubectl("delete", "namespace", name, "--timeout=120s")
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_namespace_stays(cluster: Cluster) -> Iterator[None]:
+    """Wait at the end for the namespaces that tests left behind: each would take seconds, and all take hardly more."""
+    yield
+    cluster.kubectl("wait", "--for=delete", "namespace", "-l", OF_A_TEST, "--timeout=180s")
 
 
 def explain(cluster: Cluster, namespace: str) -> None:
