@@ -55,3 +55,13 @@ def test_progress_is_calm_and_trouble_warns() -> None:
     assert BROKEN.warns
     assert not WAITING.warns
     assert not TOPIC.warns
+
+
+def test_what_holds_and_wastes_warns_without_making_anything_unready() -> None:
+    """Pods beyond the partitions stand idle, and data flows."""
+    idle = Condition("IngestReady", status=True, reason=Reason.PODS_IDLE, message="2 have nothing to read")
+    assert idle.warns
+    assert conditions.ready([TOPIC, idle]).status is True
+    ready = Condition("IngestReady", status=True, reason=Reason.READY, message="4/4 pods ready.")
+    status = conditions.build_status(a_pipeline(), [ready], {})
+    assert conditions.changed([idle], status) == [idle]

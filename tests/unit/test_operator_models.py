@@ -109,6 +109,22 @@ def test_spec_that_does_not_fit_names_its_field() -> None:
     assert refused.value.reason is Reason.INVALID_SPEC
 
 
+@pytest.mark.parametrize(
+    ("field", "spec"),
+    [
+        ("maxDelay", {"ingest": {"batch": {"maxDelay": "0s"}}}),
+        ("maxDelay", {"ingest": {"batch": {"maxDelay": "61s"}}}),
+        ("maxDelay", {"ingest": {"batch": {"maxDelay": "99999999999999999999999999999d"}}}),
+        ("measurements", {"measurements": [{"name": "xmin"}]}),
+    ],
+)
+def test_what_would_fail_later_is_refused_by_its_field(field: str, spec: dict[str, Any]) -> None:
+    """A resource that an older CRD let through is no bug of the operator."""
+    with pytest.raises(NeedsChangeError, match=field) as refused:
+        a_pipeline(**spec)
+    assert refused.value.reason is Reason.INVALID_SPEC
+
+
 def test_authentication_needs_tls() -> None:
     """A token in clear is anybody's; the API server refuses the resource."""
     assert "!has(self.authentication) || has(self.tls)" in rules_of(schema_of("query"))

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from sensorlog_operator import topics
 from sensorlog_operator.claims import Claim, Claims
 from sensorlog_operator.errors import Reason
@@ -48,6 +50,34 @@ def test_replication_factor_is_left_to_kafkas_tools() -> None:
     assert isinstance(refused, Refusal)
     assert refused.reason is Reason.REPLICATION_FACTOR_CANNOT_CHANGE
     assert altered.summary == "set retention.ms from 1 to 604800000 on topic readings"
+
+
+@pytest.mark.parametrize(
+    ("observed", "dangerous"),
+    [
+        (replace(AS_DECLARED, partitions=3), True),
+        (replace(AS_DECLARED, config={"retention.ms": "-1"}), True),
+        (replace(AS_DECLARED, config={"retention.ms": "1209600000"}), True),
+        (replace(AS_DECLARED, config={"retention.ms": "1"}), False),
+    ],
+    ids=["fewer partitions", "kept for ever", "kept longer", "kept shorter"],
+)
+def test_of_a_topic_that_was_there_before_nothing_is_changed_for_good(
+    observed: ObservedTopic, *, dangerous: bool
+) -> None:
+    """Who made it may need its partitions and its messages; of a topic of our own the resource decides."""
+    (adopting,) = topics.plan([READINGS], {"readings": observed}, adopting=True)
+    (own,) = plan(observed)
+    assert (adopting.dangerous, own.dangerous) == (dangerous, False)
+    assert bool(adopting.risk) is dangerous
+
+
+@pytest.mark.parametrize("value", ["forever", ""])
+def test_a_retention_that_is_no_number_is_left_to_the_brokers(value: str) -> None:
+    """They say what is wrong with it: an older CRD let it through."""
+    wanted = replace(READINGS, config={"retention.ms": value})
+    (altered,) = topics.plan([wanted], {"readings": AS_DECLARED})
+    assert altered.summary == f"set retention.ms from 604800000 to {value} on topic readings"
 
 
 def test_retention_is_a_configuration_of_the_topic() -> None:

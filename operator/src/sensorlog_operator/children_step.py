@@ -82,6 +82,22 @@ class ChildrenStep(Step):
         except PipelineError as e:
             report.failed("QueryReady", e)
 
+    def _idle(self, report: Report, progress: workloads.Rollout) -> str:
+        """Return what to say of ingest pods beyond the topic's partitions; nothing where each has one.
+
+        A topic that was not looked at counts as declared, and a scaler's own number is capped already.
+        """
+        ingest, readings = self._round.pipeline.spec.ingest, self._round.pipeline.spec.kafka.readings
+        partitions = report.status.get("partitions", readings.partitions)
+        idle = progress.wanted - partitions
+        if idle <= 0 or ingest.autoscaling:
+            return ""
+        return (
+            f" {idle} of them have nothing to read: topic {readings.topic} has {partitions} partitions, and Kafka"
+            f" gives each to one pod. Set spec.ingest.replicas to {partitions} or fewer, or"
+            f" spec.kafka.readings.partitions to {progress.wanted}."
+        )
+
     def _rollout(self, report: Report, component: str, kind: ConditionType) -> None:
         pipeline = self._round.pipeline
         deployment = self._observed.get(("Deployment", manifests.child_name(pipeline, component)))
@@ -96,7 +112,8 @@ class ChildrenStep(Step):
         if component == "ingest" and pipeline.spec.paused:
             report.not_yet("IngestReady", Reason.PAUSED, "spec.paused is true: readings wait in the topic.")
         elif progress.complete:
-            report.true(kind, f"{progress} pods ready.")
+            idle = self._idle(report, progress) if component == "ingest" else ""
+            report.true(kind, f"{progress} pods ready.{idle}", Reason.PODS_IDLE if idle else Reason.READY)
         else:
             reason = Reason.PODS_FAILING if progress.problem else Reason.PROGRESSING
             report.not_yet(kind, reason, f"{progress} pods ready. {progress.problem or 'Rolling out.'}")

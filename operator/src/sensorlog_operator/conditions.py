@@ -44,6 +44,10 @@ CALM = frozenset({Reason.READY, Reason.PROGRESSING, Reason.PAUSED, Reason.WAITIN
 """Reasons that need nobody's attention: their Events are Normal, all others are Warnings."""
 
 
+WASTEFUL = frozenset({Reason.PODS_IDLE})
+"""Reasons to look at a condition although it is as it should be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One condition as this reconcile found it. `status` None means Unknown."""
@@ -71,7 +75,7 @@ class Condition:
     def warns(self) -> bool:
         """Whether a person should look."""
         bad = self.status is True if self.type in GOOD_WHEN_FALSE else self.status is not True
-        return bad and self.reason not in CALM
+        return (bad and self.reason not in CALM) or self.reason in WASTEFUL
 
 
 def ready(parts: Iterable[Condition]) -> Condition:

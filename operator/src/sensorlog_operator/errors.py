@@ -59,6 +59,7 @@ class Reason(StrEnum):
     WORKLOAD_REJECTED = "WorkloadRejected"
     KUBERNETES_UNAVAILABLE = "KubernetesUnavailable"
     PODS_FAILING = "PodsFailing"
+    PODS_IDLE = "PodsIdle"
     KEDA_MISSING = "KedaMissing"
     SCALER_FAILING = "ScalerFailing"
     REVIEWERS_NOT_MANAGED = "TokenReviewersNotManaged"

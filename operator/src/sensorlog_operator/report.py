@@ -30,9 +30,9 @@ class Report:
         """Return whether a condition was found to be true."""
         return kind in self.conditions and self.conditions[kind].status is True
 
-    def true(self, kind: ConditionType, message: str) -> None:
+    def true(self, kind: ConditionType, message: str, reason: Reason = Reason.READY) -> None:
         """Note that a condition holds."""
-        self.conditions[kind] = Condition(kind, status=True, reason=Reason.READY, message=message)
+        self.conditions[kind] = Condition(kind, status=True, reason=reason, message=message)
 
     def not_yet(self, kind: ConditionType, reason: Reason, message: str) -> None:
         """Note that a condition does not hold."""

@@ -1,55 +1,59 @@
 """The spec of a SensorLogPipeline: what a user writes. The CRD is generated from these models (see `crd`).
 
-Field descriptions are what `kubectl explain` prints. A rule that only the API server can check (immutability)
-stands beside its field as CEL; source: Kubernetes documentation, "Validation rules" of CustomResourceDefinitions.
+Field descriptions are what `kubectl explain` prints. A rule that only the API server checks stands beside its field as
+CEL (see `cel`); source: Kubernetes documentation, "Validation rules" of CustomResourceDefinitions.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from sensorlog import durations, rollups
-from sensorlog.measurements import DEFAULT_MEASUREMENTS, MAX_MEASUREMENTS, RESERVED, Measurement
-from sensorlog.pipeline import SaslMechanism, SecurityProtocol
+from sensorlog.measurements import (
+    DEFAULT_MEASUREMENTS,
+    MAX_MEASUREMENTS,
+    NAME_PATTERN,
+    RESERVED,
+    SYSTEM_COLUMNS,
+    Measurement,
+)
+from sensorlog.pipeline import MAX_DELAY_MS, SaslMechanism, SecurityProtocol
 from sensorlog.timestamps import TimestampUnit
+from sensorlog_operator import cel
+from sensorlog_operator.cel import rules
 
 MAX_NAME_LENGTH = 52
 """A Service's name is a DNS label of 63; children are called NAME-query-pods and the like."""
 
 
-def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
-    """Return CEL rules as a schema extension; each pair is (rule, message)."""
-    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
+def _readable(text: str) -> str:
+    durations.parse(text)
+    return text
 
 
-def immutable(field: str) -> dict[str, Any]:
-    """Return the CEL rule that forbids changing `field` once it is set."""
-    return rules(("self == oldSelf", f"{field} cannot be changed after creation; create another pipeline instead"))
+def _short(text: str) -> str:
+    if not 1 <= durations.milliseconds(text) <= MAX_DELAY_MS:
+        raise ValueError(f"must be between 1ms and {MAX_DELAY_MS // 1000}s")
+    return text
 
 
-def seconds_cel(field: str) -> str:
-    """Return the CEL expression of a duration's seconds; it may begin with days, which CEL's own do not know."""
-    days = f"int({field}.substring(0, {field}.indexOf('d')))"
-    rest = f"duration('0s' + {field}.substring({field}.indexOf('d') + 1))"
-    return f"({field}.contains('d') ? {days} * 86400 + {rest}.getSeconds() : duration({field}).getSeconds())"
-
-
-def within_cel(field: str, least_minutes: int, most_days: int) -> tuple[str, str]:
-    """Return the CEL rule, with its message, that a duration is neither shorter nor longer than this."""
-    value = seconds_cel(f"self.{field}")
-    return (
-        f"!has(self.{field}) || ({value} >= {least_minutes * 60} && {value} <= {most_days * 86_400})",
-        f"{field} must be between {least_minutes}m and {most_days}d",
-    )
-
-
-Duration = Annotated[str, Field(pattern=durations.PATTERN, max_length=32)]
-TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]+$", min_length=1, max_length=249)]
+Duration = Annotated[
+    str,
+    Field(pattern=durations.PATTERN, max_length=32, json_schema_extra=rules(cel.DURATION)),
+    AfterValidator(_readable),
+]
+TOPIC_NAME = r"^[a-zA-Z0-9._-]+$"
+TopicName = Annotated[str, Field(pattern=TOPIC_NAME, min_length=1, max_length=249)]
 SecretName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+QUANTITY = (
+    r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
+)
+"""As controller-gen writes it into CRDs."""
+
 Quantity = Annotated[
     str | int,
-    Field(json_schema_extra={"x-kubernetes-int-or-string": True}, examples=["500m", "512Mi"]),
+    Field(json_schema_extra={"x-kubernetes-int-or-string": True, "pattern": QUANTITY}, examples=["500m", "512Mi"]),
 ]
 Replicas = Annotated[int, Field(ge=0, le=1000)]
 
@@ -86,6 +90,10 @@ class KafkaSecurity(_Spec):
                 "has(self.saslMechanism) == has(self.credentialsSecretRef)",
                 "saslMechanism and credentialsSecretRef go together",
             ),
+            (
+                "!(has(self.caSecretRef) || has(self.clientCertificateSecretRef)) || self.protocol.endsWith('SSL')",
+                "caSecretRef and clientCertificateSecretRef need protocol SSL or SASL_SSL, else nothing is encrypted",
+            ),
         )
     )
 
@@ -114,11 +122,48 @@ class Topic(_Spec):
     )
 
 
+_TOPIC_RULES = (
+    *(
+        (
+            cel.configured(key, f"value.matches('{cel.WHOLE_OR_UNLIMITED}')"),
+            f"config {key} must be a whole number; -1 is no limit",
+        )
+        for key in ("retention.ms", "retention.bytes")
+    ),
+    (
+        cel.configured("min.insync.replicas", "!value.matches('^[0-9]{1,9}$') || int(value) <= self.replicationFactor"),
+        "config min.insync.replicas must not be above replicationFactor: nothing could be written",
+    ),
+)
+
+
+def _topic_name(field: str) -> dict[str, Any]:
+    return rules(
+        cel.immutable(field),
+        cel.matches(TOPIC_NAME, "name a topic by letters, digits, '.', '_' and '-'"),
+        (
+            "!(self in ['.', '..']) && !self.startsWith('__')",
+            "choose another name: '.' and '..' are none, and those that begin with '__' are Kafka's own",
+        ),
+    )
+
+
 class ReadingsTopic(Topic):
     """The topic of readings."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            *_TOPIC_RULES,
+            cel.within("retention", 1, 36_600),
+            (
+                cel.configured("cleanup.policy", "!value.contains('compact')"),
+                "config cleanup.policy must not be compact: only the last reading of each key would stay",
+            ),
+        )
+    )
+
     topic: TopicName = Field(
-        default="logger.sensor.ts", description="Name of the topic.", json_schema_extra=immutable("readings.topic")
+        default="logger.sensor.ts", description="Name of the topic.", json_schema_extra=_topic_name("readings.topic")
     )
     partitions: int = Field(
         default=6,
@@ -139,10 +184,12 @@ class ReadingsTopic(Topic):
 class SensorsTopic(Topic):
     """The topic of sensor instances."""
 
+    model_config = ConfigDict(json_schema_extra=rules(*_TOPIC_RULES))
+
     topic: TopicName = Field(
         default="logger.sensor.instance",
         description="Name of the topic.",
-        json_schema_extra=immutable("sensors.topic"),
+        json_schema_extra=_topic_name("sensors.topic"),
     )
 
     def declared_config(self) -> dict[str, str]:
@@ -165,6 +212,12 @@ class KafkaSpec(_Spec):
         pattern=r"^[^\s,:]+:[0-9]+(,[^\s,:]+:[0-9]+)*$",
         description="Brokers to ask first, as host:port, separated by commas.",
         examples=["kafka.backing.svc:9092"],
+        json_schema_extra=rules(
+            cel.matches(
+                f"^{cel.BROKER}(,{cel.BROKER})*$",
+                "name brokers as host:port, separated by commas, with ports up to 65535",
+            )
+        ),
     )
     security: KafkaSecurity = Field(default=KafkaSecurity(), description="How to connect; default plaintext.")
     readings: ReadingsTopic = Field(default=ReadingsTopic(), description="The topic of readings.")
@@ -174,7 +227,7 @@ class KafkaSpec(_Spec):
 class Rollup(_Spec):
     """Aggregates per bucket and sensor that the database keeps at hand."""
 
-    model_config = ConfigDict(json_schema_extra=rules(within_cel("interval", 1, 366)))
+    model_config = ConfigDict(json_schema_extra=rules(cel.within("interval", 1, 366)))
 
     interval: Duration = Field(
         description="Length of a bucket. Buckets asked for that are a multiple of it are answered from the rollup.",
@@ -183,7 +236,7 @@ class Rollup(_Spec):
 
 
 _CHUNK_INTERVAL, _RETENTION, _COMPRESSION, _ONE_ROLLUP, _ANOTHER = map(
-    seconds_cel, ("self.chunkInterval", "self.retention", "self.compressAfter", "a.interval", "b.interval")
+    cel.seconds, ("self.chunkInterval", "self.retention", "self.compressAfter", "a.interval", "b.interval")
 )
 
 
@@ -196,10 +249,14 @@ class TimescaleSpec(_Spec):
                 "has(self.schema) == has(oldSelf.schema) && (!has(self.schema) || self.schema == oldSelf.schema)",
                 "schema cannot be changed after creation; create another pipeline instead",
             ),
-            within_cel("chunkInterval", 1, 3_660),
-            within_cel("retention", 1, 36_600),
-            within_cel("compressAfter", 1, 36_600),
-            within_cel("rotateCredentialsEvery", 10, 3_660),
+            cel.within("chunkInterval", 1, 3_660),
+            cel.within("retention", 1, 36_600),
+            cel.within("compressAfter", 1, 36_600),
+            cel.within("rotateCredentialsEvery", 10, 3_660),
+            (
+                "!has(self.rotateCredentialsEvery) || self.access == 'Managed'",
+                "rotateCredentialsEvery needs access Managed: the passwords of your own users are yours to change",
+            ),
             (
                 f"!has(self.retention) || {_RETENTION} >= {_CHUNK_INTERVAL}",
                 "retention must not be shorter than chunkInterval: only whole chunks are dropped",
@@ -236,8 +293,16 @@ class TimescaleSpec(_Spec):
         default=None,
         alias="schema",
         examples=["plant"],
-        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        pattern=NAME_PATTERN,
+        max_length=63,
         description="Schema of the pipeline's tables; default slp_NAMESPACE_NAME.",
+        json_schema_extra=rules(
+            cel.matches(NAME_PATTERN, "name a schema by at most 63 of a-z, 0-9 and '_', not beginning with a digit"),
+            (
+                "!self.matches('^(pg_|_?timescaledb_|information_schema$|toolkit_experimental$)')",
+                "choose another schema: this one is PostgreSQL's or TimescaleDB's own",
+            ),
+        ),
     )
     chunk_interval: Duration = Field(
         default="1d",
@@ -276,8 +341,12 @@ class Resources(_Spec):
 class Batch(_Spec):
     """When a batch is written: on rows or age, whichever comes first."""
 
+    model_config = ConfigDict(json_schema_extra=rules(cel.short("maxDelay", MAX_DELAY_MS // 1000)))
+
     max_rows: int = Field(default=50_000, ge=1, le=1_000_000, description="Readings in one transaction.")
-    max_delay: Duration = Field(default="250ms", description="Oldest that a reading may get before it is written.")
+    max_delay: Annotated[Duration, AfterValidator(_short)] = Field(
+        default="250ms", description="Oldest that a reading may get before it is written; at most 60s."
+    )
 
 
 _ORDERED = ("self.minReplicas <= self.maxReplicas", "minReplicas must not be above maxReplicas")
@@ -419,6 +488,19 @@ Peer = Annotated[
 class NetworkPolicySpec(_Spec):
     """Who may connect to the pods, and whereto they may connect. docs/security.md has examples."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                f"self.mode != 'None' || ({cel.empty('clients')} && {cel.empty('monitoring')})",
+                "clients and monitoring need mode Ingress or Strict: with None everybody is let in",
+            ),
+            (
+                f"self.mode == 'Strict' || {cel.empty('egressPorts')}",
+                "egressPorts needs mode Strict: without, every port can be reached",
+            ),
+        )
+    )
+
     mode: Literal["None", "Ingress", "Strict"] = Field(
         default="Ingress",
         description="None: no policy. Ingress: only the ports that pods serve can be reached. Strict: pods themselves"
@@ -468,6 +550,10 @@ class PipelineSpec(_Spec):
                 "has(self.timescale.readConnectionSecretRef) || self.query.replicaFallback == 'Refuse'",
                 "query.replicaFallback Primary needs timescale.readConnectionSecretRef, the replica that is read first",
             ),
+            (
+                "self.deletionPolicy == 'Retain' || !has(self.timescale.schema) || self.timescale.schema != 'public'",
+                "deletionPolicy Delete would drop the schema public, which others use: name another timescale.schema",
+            ),
         )
     )
 
@@ -476,7 +562,7 @@ class PipelineSpec(_Spec):
     timestamp_unit: TimestampUnit = Field(
         default="s",
         description="Unit of ts in messages and answers.",
-        json_schema_extra=immutable("timestampUnit"),
+        json_schema_extra=rules(cel.immutable("timestampUnit")),
     )
     measurements: tuple[Measurement, ...] = Field(
         default=DEFAULT_MEASUREMENTS,
@@ -514,11 +600,27 @@ class PipelineSpec(_Spec):
     )
 
 
+def _cel_list(names: frozenset[str]) -> str:
+    return f"[{', '.join(repr(name) for name in sorted(names))}]"
+
+
 MEASUREMENT_RULES = rules(
     ("!has(self.min) || !has(self.max) || self.min <= self.max", "min must not be above max"),
     (
-        f"!(self.name in [{', '.join(repr(name) for name in sorted(RESERVED))}])",
+        f"self.name.matches('{NAME_PATTERN}')",
+        "name a measurement by at most 63 of a-z, 0-9 and '_', not beginning with a digit",
+    ),
+    (
+        f"!(self.name in {_cel_list(RESERVED)})",
         "name is a part of every reading already; choose another",
+    ),
+    (
+        f"!(self.name in {_cel_list(SYSTEM_COLUMNS)})",
+        "name is that of a column which PostgreSQL keeps in every table; choose another",
+    ),
+    (
+        "!has(self.unit) || self.unit.matches('^[!-~]*$')",
+        "unit must be a UCUM code, which has neither spaces nor other signs than ASCII: Cel, not °C",
     ),
 )
 

@@ -114,7 +114,18 @@ class TopicStep(Step):
 
     def plan(self, pipeline: Pipeline) -> list[Action]:
         """Return what to create and to alter."""
-        return [self._refusal] if self._refusal else topics.plan(topics.desired(pipeline), self._observed)
+        if self._refusal:
+            return [self._refusal]
+        return topics.plan(topics.desired(pipeline), self._observed, adopting=self._adopting())
+
+    def _adopting(self) -> bool:
+        """Return whether topics that exist were there before this pipeline.
+
+        Until what of them cannot be taken back is approved: that is what the plan in status is then about.
+        """
+        status = self._round.pipeline.status
+        waiting = (status.get("plan") or {}).get("actions", ())
+        return "topic" not in status or any(one["step"] == self.name and one.get("dangerous") for one in waiting)
 
     def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:  # noqa: ARG002
         """Create and alter."""

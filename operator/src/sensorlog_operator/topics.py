@@ -108,12 +108,18 @@ def _describe(kafka: KafkaAdmin, names: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def plan(wanted: Iterable[DesiredTopic], observed: Mapping[str, ObservedTopic]) -> list[Action]:
-    """Return the steps from `observed` to `wanted`, refusals among them."""
-    return [action for topic in wanted for action in _plan_topic(topic, observed.get(topic.name))]
+def plan(
+    wanted: Iterable[DesiredTopic], observed: Mapping[str, ObservedTopic], *, adopting: bool = False
+) -> list[Action]:
+    """Return the steps from `observed` to `wanted`, refusals among them.
+
+    With `adopting` what exists was made by somebody else, who may need it as it is: what cannot be taken back is then
+    dangerous.
+    """
+    return [action for topic in wanted for action in _plan_topic(topic, observed.get(topic.name), adopting=adopting)]
 
 
-def _plan_topic(topic: DesiredTopic, observed: ObservedTopic | None) -> Iterator[Action]:
+def _plan_topic(topic: DesiredTopic, observed: ObservedTopic | None, *, adopting: bool) -> Iterator[Action]:
     if observed is None:
         yield CreateTopic(
             f"create topic {topic.name} with {topic.partitions} partitions, {topic.replication_factor} copies each",
@@ -121,7 +127,7 @@ def _plan_topic(topic: DesiredTopic, observed: ObservedTopic | None) -> Iterator
             creates=True,
         )
         return
-    yield from _plan_partitions(topic, observed)
+    yield from _plan_partitions(topic, observed, adopting=adopting)
     if observed.replication_factor != topic.replication_factor:
         yield Refusal(
             f"Topic {topic.name} has replication factor {observed.replication_factor}, {topic.field} says"
@@ -132,8 +138,8 @@ def _plan_topic(topic: DesiredTopic, observed: ObservedTopic | None) -> Iterator
     for key, value in topic.config.items():
         now = observed.config.get(key)
         if now != value:
-            summary = f"set {key} from {now} to {value} on topic {topic.name}"
-            yield AlterConfig(summary, topic.name, {key: value}, risk=_risk(key, value, now))
+            summary, risk = f"set {key} from {now} to {value} on topic {topic.name}", _risk(key, value, now)
+            yield AlterConfig(summary, topic.name, {key: value}, risk=risk, dangerous=adopting and bool(risk))
 
 
 def _risk(key: str, value: str, now: str | None) -> str:
@@ -146,10 +152,14 @@ def _risk(key: str, value: str, now: str | None) -> str:
 
 
 def _limit(text: str | None) -> float:
-    return float("inf") if text in (None, "-1") else float(text)
+    try:
+        limit = float(text or "-1")
+    except ValueError:
+        return float("inf")  # the brokers will say what is wrong with it
+    return float("inf") if limit < 0 else limit
 
 
-def _plan_partitions(topic: DesiredTopic, observed: ObservedTopic) -> Iterator[Action]:
+def _plan_partitions(topic: DesiredTopic, observed: ObservedTopic, *, adopting: bool) -> Iterator[Action]:
     if topic.partitions > observed.partitions:
         yield GrowPartitions(
             f"grow topic {topic.name} from {observed.partitions} to {topic.partitions} partitions",
@@ -157,6 +167,7 @@ def _plan_partitions(topic: DesiredTopic, observed: ObservedTopic) -> Iterator[A
             topic.partitions,
             risk=f"keys map to other partitions from then on, so a sensor's readings are no longer in order among"
             f" themselves for a while; Kafka cannot take the {topic.partitions - observed.partitions} back.",
+            dangerous=adopting,
         )
     elif topic.partitions < observed.partitions:
         yield Refusal(

@@ -17,7 +17,10 @@ def parse(text: str) -> timedelta:
     """Return the duration that `text` says; ValueError with the accepted form if it says none."""
     if not re.fullmatch(PATTERN, text):
         raise ValueError(f"{text!r} is not a duration: write a number and a unit (ms, s, m, h, d), like 30m or 7d")
-    return timedelta(milliseconds=sum(int(n) * _MILLISECONDS[unit] for n, unit in _PART.findall(text)))
+    try:
+        return timedelta(milliseconds=sum(int(n) * _MILLISECONDS[unit] for n, unit in _PART.findall(text)))
+    except OverflowError as e:
+        raise ValueError(f"{text!r} is longer than any duration can be") from e
 
 
 def milliseconds(text: str) -> int:

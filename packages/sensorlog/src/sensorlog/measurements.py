@@ -7,13 +7,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 RESERVED = frozenset({"ts", "time", "sensor_id"})
 """Names that every reading has already."""
 
+SYSTEM_COLUMNS = frozenset({"cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"})
+"""Names that PostgreSQL refuses, because each table has such columns. Source: its documentation, "System Columns"."""
+
 NAME_PATTERN = r"^[a-z_][a-z0-9_]{0,62}$"
 """A PostgreSQL identifier that needs no quotes; 63 bytes is PostgreSQL's limit."""
 
 MAX_MEASUREMENTS = 256
 """PostgreSQL allows 1600 columns; a reading this wide is a sign that it is several sensors."""
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 
 
 class Measurement(BaseModel):
@@ -46,6 +49,8 @@ class Measurement(BaseModel):
     def _check(self) -> "Measurement":
         if self.name in RESERVED:
             raise ValueError(f"{self.name!r} names a part of every reading; choose another name")
+        if self.name in SYSTEM_COLUMNS:
+            raise ValueError(f"{self.name!r} is a system column of PostgreSQL; choose another name")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}")
         return self

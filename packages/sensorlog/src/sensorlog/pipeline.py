@@ -17,6 +17,10 @@ SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
+MAX_DELAY_MS = 60_000
+"""Oldest that a reading may be made to wait before it is written."""
+
+
 class PipelineConfigError(Exception):
     """The pipeline document cannot be read or does not fit; the message names the field."""
 
@@ -40,7 +44,7 @@ class BatchConfig(_Document):
     """When a batch closes: on rows, bytes or age, whichever comes first."""
 
     max_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
-    max_delay_ms: Annotated[int, Field(ge=1, le=60_000)] = 250
+    max_delay_ms: Annotated[int, Field(ge=1, le=MAX_DELAY_MS)] = 250
     max_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
 
 
