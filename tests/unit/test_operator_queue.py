@@ -4,7 +4,11 @@ import threading
 import time
 from collections import Counter
 
+import pytest
+
+from sensorlog_operator import workqueue
 from sensorlog_operator.workqueue import WorkQueue
+from support.waiting import wait_for_value
 
 
 def test_a_key_waits_once_however_often_it_is_added() -> None:
@@ -112,3 +116,99 @@ def test_no_key_is_worked_on_twice_at_once() -> None:
         worker.join(5)
     assert overlaps == []
     assert len(worked) == 7
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Let work count as stalled after a moment; return how long that is, in seconds."""
+    monkeypatch.setattr(workqueue, "PROMPT_SECONDS", 0.1)
+    return 0.1
+
+
+class Takes:
+    """Workers that take every key that they are given; the test answers for them."""
+
+    def __init__(self, queue: WorkQueue) -> None:
+        self.keys: list[str] = []
+        self._queue = queue
+        threading.Thread(target=self._take, daemon=True).start()
+
+    def _take(self) -> None:
+        while (key := self._queue.get()) is not None:
+            self.keys.append(key)
+
+    def wait(self, *keys: str) -> None:
+        """Wait until these keys were taken, and no others."""
+        wait_for_value(lambda: self.keys, list(keys), deadline=5, what="the keys taken")
+
+    def stay(self, *keys: str, seconds: float) -> None:
+        """See that no other key is taken for so many seconds."""
+        time.sleep(seconds)
+        assert self.keys == list(keys)
+
+
+def test_no_more_is_worked_on_than_the_limit() -> None:
+    """The next key comes when one is done."""
+    queue = WorkQueue(limit=1)
+    taken = Takes(queue)
+    queue.add("a")
+    queue.add("b")
+    taken.wait("a")
+    taken.stay("a", seconds=0.05)
+    queue.done("a")
+    taken.wait("a", "b")
+
+
+def test_work_that_stalls_gives_its_place_to_another(patience: float) -> None:
+    """By itself, also where nobody adds a key and nothing is done."""
+    queue = WorkQueue(limit=1)
+    queue.add("stalled")
+    queue.add("fine")
+    began = time.monotonic()
+    Takes(queue).wait("stalled", "fine")
+    assert time.monotonic() - began >= patience
+
+
+def test_what_stalled_and_failed_is_held_back(patience: float) -> None:
+    """So many of them at once as are allowed, and never in the place of what works."""
+    queue = WorkQueue(base_delay=0, limit=1, stalled_limit=1)
+    queue.add("dead")
+    queue.add("silent")
+    first = Takes(queue)
+    first.wait("dead", "silent")
+    time.sleep(patience)
+    for key in ("dead", "silent"):
+        queue.done(key, failed=True)
+    first.wait("dead", "silent", "dead")
+    first.stay("dead", "silent", "dead", seconds=3 * patience)
+    queue.add("fine")
+    first.wait("dead", "silent", "dead", "fine")
+    for key in ("fine", "dead"):
+        queue.done(key)
+    first.wait("dead", "silent", "dead", "fine", "silent")
+
+
+def test_what_is_slow_and_works_is_not_held_back(patience: float) -> None:
+    """A database that takes its time is no reason to wait behind those that are away."""
+    queue = WorkQueue(limit=1, stalled_limit=0)
+    queue.add("slow")
+    assert queue.get() == "slow"
+    time.sleep(patience)
+    queue.done("slow")
+    queue.add("slow")
+    Takes(queue).wait("slow")
+
+
+def test_what_was_held_back_is_forgiven_when_it_works(patience: float) -> None:
+    """It stands in line as all others do."""
+    queue = WorkQueue(base_delay=0, stalled_limit=1)
+    queue.add("dead")
+    assert queue.get() == "dead"
+    time.sleep(patience)
+    queue.done("dead", failed=True)
+    queue.add("dead")
+    assert (len(queue), queue.oldest_seconds()) == (1, 0)
+    assert queue.get() == "dead"
+    queue.done("dead")
+    queue.add("dead")
+    assert queue.oldest_seconds() > 0

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from sensorlog.telemetry import Health, TelemetryServer, configure_logging
 from sensorlog_operator import kube as kubernetes_api
 from sensorlog_operator.claims import Claim, Claims
-from sensorlog_operator.controller import Controller
+from sensorlog_operator.controller import STALLED_LIMIT, Controller
 from sensorlog_operator.errors import NeedsChangeError, PipelineError
 from sensorlog_operator.events import Events
-from sensorlog_operator.handlers import Watcher, register
+from sensorlog_operator.handlers import Watcher, Watches, register
 from sensorlog_operator.models import Pipeline
 from sensorlog_operator.preview import PreviewServer
 from sensorlog_operator.reconcile import Reconciler
@@ -44,10 +44,12 @@ def run(settings: Settings) -> int:
     """Run with these settings until SIGTERM; return the exit code."""
     instance = socket.gethostname()
     kube = kubernetes_api.connect()
-    queue, claims, health = WorkQueue(), Claims(), Health()
+    queue = WorkQueue(limit=settings.workers, stalled_limit=STALLED_LIMIT)
+    claims, health, watches = Claims(), Health(), Watches()
     reconciler = Reconciler(kube, settings, claims, Events(kube, instance), requeue=queue.add)
-    controller = Controller(queue, reconciler, claims, workers=settings.workers, resync=settings.resync_seconds)
-    health.liveness.append(controller.stuck)
+    controller = Controller(queue, reconciler, claims, settings)
+    health.liveness += [controller.stuck, watches.problem]
+    health.readiness.append(controller.not_started)
     telemetry = TelemetryServer(settings.telemetry_port, health)
     previews = PreviewServer(settings.plan_port, reconciler.plan) if settings.plan_port else None
     registry = kopf.OperatorRegistry()
@@ -56,11 +58,11 @@ def run(settings: Settings) -> int:
         load_claims(kube, claims, settings.watch_namespaces)
         look_at_reviewers(kube, settings, queue)
         controller.start()
-        telemetry.start()
         if previews:
             previews.start()
 
-    register(registry, Watcher(queue, claims), on_startup)
+    register(registry, Watcher(queue, claims), watches, settings, on_startup)
+    telemetry.start()
     try:
         # Without an identity kopf asks for the user's name, which a container's numeric user has not.
         kopf.run(

@@ -10,10 +10,11 @@ from sensorlog_operator import metrics, tracing
 from sensorlog_operator.claims import Claims
 from sensorlog_operator.errors import PipelineError
 from sensorlog_operator.reconcile import Reconciler
+from sensorlog_operator.settings import Settings
 from sensorlog_operator.workqueue import WorkQueue
 
-MAX_RECONCILE_SECONDS = 300
-"""Every call of a reconcile has a deadline; one that takes longer than all of them together hangs."""
+STALLED_LIMIT = 16
+"""How many more reconciles may run while they wait for what does not answer: a thread each, that sleeps."""
 
 STOP_SECONDS = 20
 
@@ -23,17 +24,18 @@ log = structlog.get_logger(__name__)
 class Controller:
     """Works on the queue until it is stopped."""
 
-    def __init__(
-        self, queue: WorkQueue, reconciler: Reconciler, claims: Claims, *, workers: int, resync: float
-    ) -> None:
+    def __init__(self, queue: WorkQueue, reconciler: Reconciler, claims: Claims, settings: Settings) -> None:
         self._queue = queue
         self._reconciler = reconciler
         self._claims = claims
-        self._resync_seconds = resync
+        self._resync_seconds = settings.resync_seconds
+        self._stuck_seconds = settings.stuck_seconds
+        self._turned = time.monotonic()
         self._stopping = threading.Event()
         self._busy_since: dict[str, float] = {}
+        threads = settings.workers + STALLED_LIMIT
         self._threads = [
-            *(threading.Thread(target=self._work, name=f"worker-{n}", daemon=True) for n in range(workers)),
+            *(threading.Thread(target=self._work, name=f"worker-{n}", daemon=True) for n in range(threads)),
             threading.Thread(target=self._resync, name="resync", daemon=True),
         ]
         metrics.QUEUE_LENGTH.set_function(lambda: len(queue))
@@ -53,19 +55,25 @@ class Controller:
         for thread in filter(threading.Thread.is_alive, self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
 
+    def not_started(self) -> Problem:
+        """Return that no reconcile can begin yet; for readiness."""
+        return None if self._threads[0].ident else "has not read the pipelines from the API server yet"
+
     def stuck(self) -> Problem:
-        """Return which reconcile hangs, or that the threads died; for liveness."""
-        if not all(thread.is_alive() for thread in self._threads):
+        """Return which reconcile hangs, that the threads died or take up nothing; for liveness."""
+        if self._threads[0].ident and not all(thread.is_alive() for thread in self._threads):
             return "a worker thread died"
         now = time.monotonic()
         for key, since in list(self._busy_since.items()):
-            if now - since > MAX_RECONCILE_SECONDS:
+            if now - since > self._stuck_seconds:
                 return f"the reconcile of {key} has been running for {now - since:.0f} s"
+        if min(self._queue.oldest_seconds(), now - self._turned) > self._stuck_seconds:
+            return f"pipelines wait, and no worker has taken one up for {now - self._turned:.0f} s"
         return None
 
     def _work(self) -> None:
         while (key := self._queue.get()) is not None:
-            self._busy_since[key] = time.monotonic()
+            self._busy_since[key] = self._turned = time.monotonic()
             failed = True
             try:
                 failed = self._reconcile(key)

@@ -4,24 +4,44 @@ Only raw events are handled. Create, update and delete handlers, timers and daem
 annotations on users' resources, which then could not be deleted once the operator is gone.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import kopf
 
+from sensorlog.telemetry import Heartbeat, Problem
 from sensorlog_operator.access import secret_name
 from sensorlog_operator.claims import Claim, Claims
-from sensorlog_operator.errors import NeedsChangeError
+from sensorlog_operator.errors import NeedsChangeError, PipelineError
 from sensorlog_operator.kube import CHILD_KINDS
 from sensorlog_operator.manifests import SELECTOR
 from sensorlog_operator.models import APPROVE, GROUP, PLURAL, ROTATE_CREDENTIALS, VERSION, Pipeline, Resource
 from sensorlog_operator.roles import COMPONENTS
 from sensorlog_operator.secrets import projections
+from sensorlog_operator.settings import Settings
 from sensorlog_operator.workqueue import WorkQueue
 
 SERVER_TIMEOUT_SECONDS = 240
-"""The API server ends a watch after so long, and kopf lists anew: a stream that went silent costs no more."""
+"""The API server ends a watch after so long, and kopf goes on where it was."""
+
+REQUEST_TIMEOUT_SECONDS = 30
+CONNECT_TIMEOUT_SECONDS = 10
+SAME_TOKEN_SECONDS = 2.0
+"""How long a token that was refused is left alone where no other has come."""
+
+START_SECONDS = 2.0
+"""How long a start waits for an API server that is away, before it tries again."""
+
+WATCHER = "watcher for "
+"""What the names of kopf's tasks begin with that watch."""
+
+BEAT_SECONDS = 1.0
+SILENCE_SECONDS = 60.0
+"""How long the loop that watches may stand still before it is taken for dead."""
 
 SECRETS_OF_PEOPLE = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"
 """Leaves out the many and large Secrets that no pipeline names."""
@@ -77,17 +97,94 @@ class Watcher:
         self._secrets[pipeline.key] = frozenset(f"{pipeline.namespace}/{name}" for name in names)
 
 
-def register(registry: kopf.OperatorRegistry, watcher: Watcher, on_startup: Callable[[], None]) -> None:
+class Login:
+    """Gives kopf what the API server wants to see, read anew each time that it was refused.
+
+    kopf takes nothing back that was refused before, and ends a watch that is left without: an API server that refuses a
+    good token while it starts would end them all. So each time is a different one to kopf, preferred to those before.
+    """
+
+    def __init__(self) -> None:
+        self._times = 0
+        self._last: str | None = None
+
+    def __call__(self, *, retry: int, **kwargs: Any) -> kopf.ConnectionInfo | None:
+        """Return how to connect; kopf.TemporaryError where it would be the same at once."""
+        info = kopf.login_via_client(**kwargs)
+        if info is None:
+            return None
+        if info.token is not None and info.token == self._last and not retry:
+            raise kopf.TemporaryError("the API server refuses the token; no other has come yet", SAME_TOKEN_SECONDS)
+        self._times += 1
+        self._last = info.token
+        return replace(info, priority=self._times)
+
+
+class Watches:
+    """Whether all watches go on: kopf begins none again that ended by an error which nobody foresaw."""
+
+    def __init__(self) -> None:
+        self._beat = Heartbeat("the loop that watches the API server", SILENCE_SECONDS)
+        self._begun: set[str] = set()
+        self._ended: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def problem(self) -> Problem:
+        """Return which watches ended, or that the loop stands still; for liveness."""
+        if self._ended:
+            return f"ended for good: {', '.join(sorted(self._ended))}"
+        return self._beat() if self._task else None
+
+    def start(self) -> None:
+        """Look at the watches of the running loop from now on, until `stop`."""
+        self._beat.beat()
+        self._task = asyncio.create_task(self._look(), name="look at watches")
+
+    async def stop(self) -> None:
+        """Look no more."""
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _look(self) -> None:
+        while True:
+            going_on = {name for task in asyncio.all_tasks() if (name := task.get_name()).startswith(WATCHER)}
+            self._begun |= going_on
+            self._ended = self._begun - going_on
+            self._beat.beat()
+            await asyncio.sleep(BEAT_SECONDS)
+
+
+def register(
+    registry: kopf.OperatorRegistry,
+    watcher: Watcher,
+    watches: Watches,
+    settings: Settings,
+    on_startup: Callable[[], None],
+) -> None:
     """Tell kopf what to watch and whom to call."""
+    login = Login()
 
     @kopf.on.startup(registry=registry)
-    def _startup(settings: kopf.OperatorSettings, **_: Any) -> None:
-        configure(settings)
-        on_startup()
+    def _startup(**kwargs: Any) -> None:
+        configure(kwargs["settings"], settings.watch_silence_seconds)
+        try:
+            on_startup()
+        except PipelineError as e:  # the API server is away
+            raise kopf.TemporaryError(e.message, START_SECONDS) from e
+
+    @kopf.on.startup(registry=registry)
+    async def _look(**_: Any) -> None:
+        watches.start()
+
+    @kopf.on.cleanup(registry=registry)
+    async def _stop(**_: Any) -> None:
+        await watches.stop()
 
     @kopf.on.login(registry=registry)
     def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        return login(**kwargs)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def _pipeline(event: kopf.RawEvent, **_: Any) -> None:
@@ -104,14 +201,28 @@ def register(registry: kopf.OperatorRegistry, watcher: Watcher, on_startup: Call
         kopf.on.event(*kind.full_name, registry=registry, id=f"child-{kind.plural}")(_child)
 
 
-def configure(settings: kopf.OperatorSettings) -> None:
-    """Set kopf up to watch and nothing else."""
+class Patience:
+    """Delays in seconds between the attempts of a request: without an end, because a watch whose request fails ends."""
+
+    def __iter__(self) -> Iterator[float]:
+        """Yield the delays."""
+        yield from (1, 1, 2, 3)
+        while True:
+            yield 5
+
+
+def configure(settings: kopf.OperatorSettings, silence: float) -> None:
+    """Set kopf up to watch and nothing else. A stream that says nothing for `silence` seconds is opened anew."""
     logging.getLogger("kopf").setLevel(logging.WARNING)  # it would say of every event that it was handled
     settings.posting.enabled = False  # Events are ours, about what people want to know
     settings.scanning.disabled = True  # no right to list CRDs or namespaces is needed for what is fixed
+    settings.networking.request_timeout = REQUEST_TIMEOUT_SECONDS
+    settings.networking.connect_timeout = CONNECT_TIMEOUT_SECONDS
+    settings.networking.error_backoffs = Patience()
     settings.watching.server_timeout = SERVER_TIMEOUT_SECONDS
     settings.watching.client_timeout = SERVER_TIMEOUT_SECONDS + 30
-    settings.watching.connect_timeout = 10
+    settings.watching.connect_timeout = CONNECT_TIMEOUT_SECONDS
+    settings.watching.inactivity_timeout = silence
     for kind in CHILDREN:
         settings.watching.label_selectors[kind.full_name] = SELECTOR
     settings.watching.field_selectors["secrets"] = SECRETS_OF_PEOPLE

@@ -24,6 +24,9 @@ REPLICAS_MANAGER = "sensorlog-operator-replicas"
 """A manager that owns a Deployment's number of pods from when we leave it to a scaler until that changes it."""
 
 REQUEST_TIMEOUT_SECONDS = 10
+RETRIES = 1
+"""Of a request on a connection that was kept and broke meanwhile; the queue comes again for the rest."""
+
 JSON = "application/json"
 APPLY_PATCH = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
@@ -174,7 +177,7 @@ def _refused(method: str, path: str, status: int, answer: Object) -> PipelineErr
 
 def connect() -> Kube:
     """Return the API of the cluster this process runs in, else of the current kubeconfig."""
-    configuration = client.Configuration()
+    configuration = client.Configuration(retries=RETRIES)
     try:
         config.load_incluster_config(configuration)
     except config.ConfigException:

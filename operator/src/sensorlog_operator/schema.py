@@ -16,6 +16,7 @@ from psycopg import sql as pgsql
 from psycopg.rows import dict_row
 
 from sensorlog_operator import sql
+from sensorlog_operator.bounded import STATEMENT_SECONDS, BoundedConnection
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
 from sensorlog_operator.plans import Action, Refusal
 
@@ -25,7 +26,6 @@ Connection = psycopg.Connection[dict[str, Any]]
 Edition = Literal["timescale", "apache"]
 
 CONNECT_TIMEOUT_SECONDS = 5
-STATEMENT_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 5_000
 """A DDL statement that waits for a lock makes every later reader of the table wait behind it: give up early."""
 
@@ -194,13 +194,13 @@ class Execute(Action):
 def connect(uri: str) -> Iterator[Connection]:
     """Yield an autocommit connection with bounded waits; failures are PipelineErrors."""
     with mapped_errors():
-        connection = psycopg.connect(
+        connection = BoundedConnection.connect(
             uri,
             autocommit=True,
             row_factory=dict_row,
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             application_name="sensorlog-operator",
-            options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}",
+            options=f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_TIMEOUT_MS}",
         )
         with connection:
             yield connection

@@ -21,7 +21,24 @@ class Settings(BaseSettings):
     )
     image_pull_policy: str = Field(default="IfNotPresent", description="Pull policy of these images.")
     resync_seconds: float = Field(default=60, gt=0, description="How often every pipeline is looked at.")
-    workers: int = Field(default=4, ge=1, le=64, description="Pipelines reconciled at the same time.")
+    workers: int = Field(
+        default=4,
+        ge=1,
+        le=64,
+        description="Pipelines reconciled at the same time, beside those that wait for what does not answer.",
+    )
+    stuck_seconds: float = Field(
+        default=300,
+        gt=0,
+        description="How long a reconcile may take before liveness fails, in seconds. Every call of one has a"
+        " deadline; one that takes longer than all of them together hangs.",
+    )
+    watch_silence_seconds: float = Field(
+        default=70,
+        gt=0,
+        description="How long a watch may be silent before it is opened anew, in seconds. The API server says something"
+        " every minute.",
+    )
     telemetry_port: int = Field(default=9090, ge=0, le=65535, description="Port of /metrics, /livez and /readyz.")
     plan_port: int = Field(
         default=0, ge=0, le=65535, description="Port of 127.0.0.1 that plans are asked for at; 0 for none."
@@ -43,6 +60,11 @@ class Settings(BaseSettings):
     )
     token_reviewers_bound: bool = Field(
         default=False, description="Whether an administrator lets these pods check tokens, where we cannot."
+    )
+    canary_account: str = Field(
+        default="sensorlog-operator-canary",
+        description="ServiceAccount in the operator's own namespace whose tokens are shown to query services that ask"
+        " for one; it may look for canaries and nothing else.",
     )
     otlp_endpoint: str = Field(
         default="",

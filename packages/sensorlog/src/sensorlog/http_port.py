@@ -25,7 +25,8 @@ class HttpPort:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop serving and free the port."""
-        self._http.shutdown()
+        """Stop serving, if it was begun, and free the port."""
+        if self._thread.ident:
+            self._http.shutdown()
+            self._thread.join()
         self._http.server_close()
-        self._thread.join()
