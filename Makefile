@@ -44,11 +44,11 @@ TEST_PROCESSES ?= 3
 IN_PARALLEL = -n $(TEST_PROCESSES) --dist loadscope
 
 .PHONY: test
-test: uv deploy-tools node-image backing-images  ## All tests: unit, integration, end to end
+test: uv deploy-tools promtool node-image backing-images  ## All tests: unit, integration, end to end
 	uv run pytest $(IN_PARALLEL) tests/unit tests/integration tests/e2e
 
 .PHONY: test-unit
-test-unit: uv  ## Seconds: plans, decoding, models
+test-unit: uv promtool  ## Seconds: plans, decoding, models, alerts
 	uv run pytest tests/unit
 
 .PHONY: test-integration
@@ -107,12 +107,17 @@ bench-peers: uv docker backing-images  ## Ingest beside Telegraf, tuned to its b
 
 .PHONY: tools
 tools:  ## kind, kubectl, helm, skaffold and grpcurl of usable versions
-	@k8s/kind/tools.sh
+	@k8s/kind/tools.sh kind kubectl helm skaffold grpcurl
 
 # Skaffold takes minutes to build and only `make dev` needs it.
 .PHONY: deploy-tools
 deploy-tools:
 	@k8s/kind/tools.sh kind kubectl helm grpcurl
+
+# Tries the alerts. Its build takes about two minutes, once.
+.PHONY: promtool
+promtool:
+	@k8s/kind/tools.sh promtool
 
 .PHONY: uv
 uv:

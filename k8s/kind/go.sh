@@ -3,7 +3,8 @@
 #
 # Each folder there is a module of its own whose `tool` lines name the programs and whose
 # go.mod and go.sum pin every dependency; -mod=readonly makes the build fail rather than
-# change a pin. A folder's `ldflags` file, where there is one, stamps the version.
+# change a pin. Where a folder has a file `ldflags`, it stamps the version; its `tags` are
+# build tags, which leave out what is not used here.
 
 MODULES=k8s/kind/node-image/modules
 # The newest version that one of the modules asks for.
@@ -16,7 +17,10 @@ export GOTOOLCHAIN=local CGO_ENABLED=0
 # Where the programs of module $1 are, or will be: the path changes with every input.
 go_output() {
     local -a inputs=("$MODULES/$1/go.mod" "$MODULES/$1/go.sum")
-    if [ -f "$ROOT/$MODULES/$1/ldflags" ]; then inputs+=("$MODULES/$1/ldflags"); fi
+    local file
+    for file in ldflags tags; do
+        if [ -f "$ROOT/$MODULES/$1/$file" ]; then inputs+=("$MODULES/$1/$file"); fi
+    done
     echo "$CACHE/go/$1-$(hash_of "${inputs[@]}")"
 }
 
@@ -35,11 +39,12 @@ go_build_once() {
 }
 
 go_compile() {
-    local module=$1 output=$2 draft=$2.draft ldflags=
+    local module=$1 output=$2 draft=$2.draft ldflags='' tags=''
     cd "$ROOT/$MODULES/$module" || return
     if [ -f ldflags ]; then ldflags=$(tr '\n' ' ' <ldflags); fi
+    if [ -f tags ]; then tags=$(tr '\n' ' ' <tags); fi
     rm -rf "$draft" && mkdir -p "$draft"
-    go build -mod=readonly -trimpath -ldflags "-s -w $ldflags" -o "$draft/" tool
+    go build -mod=readonly -trimpath -tags "$tags" -ldflags "-s -w $ldflags" -o "$draft/" tool
     # Under the final name only when complete: a build cut off begins anew.
     mv "$draft" "$output"
 }

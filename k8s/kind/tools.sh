@@ -6,7 +6,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$ROOT/k8s/kind/go.sh"
 
-ALL=(kind kubectl helm skaffold grpcurl)
+ALL=(kind kubectl helm skaffold grpcurl promtool)
 
 # Why these limits: kind 0.30 is the first that knows Kubernetes 1.34's kubeadm;
 # Skaffold 2 cannot drive Helm 4; kubectl may be one minor version older or newer than
@@ -18,6 +18,7 @@ usable() {
     helm) case $(helm version --short 2>/dev/null) in v3.*) ;; *) false ;; esac ;;
     skaffold) case $(skaffold version 2>/dev/null) in v2.*) ;; *) false ;; esac ;;
     grpcurl) version_at_least "$(grpcurl -version 2>&1 | awk '{print $2}')" 1.8 ;;
+    promtool) version_at_least "$(promtool --version 2>&1 | awk 'NR == 1 {print $3}')" 2.40 ;;
     esac
 }
 
@@ -28,6 +29,7 @@ where_to_get() {
     helm) echo "Helm 3 (not 4): https://helm.sh/docs/intro/install/" ;;
     skaffold) echo "Skaffold 2: https://skaffold.dev/docs/install/" ;;
     grpcurl) echo "grpcurl 1.8 or later: https://github.com/fullstorydev/grpcurl#installation" ;;
+    promtool) echo "promtool of Prometheus 2.40 or later: https://prometheus.io/docs/prometheus/latest/installation/" ;;
     esac
 }
 
