@@ -7,8 +7,6 @@ no days, so one is turned into seconds by text.
 
 from typing import Any
 
-from sensorlog import durations
-
 PORT = "(0*[1-9][0-9]{0,3}|0*[1-5][0-9]{4}|0*6[0-4][0-9]{3}|0*65[0-4][0-9]{2}|0*655[0-2][0-9]|0*6553[0-5])"
 BROKER = rf"[^\s,:]+:{PORT}"
 
@@ -34,7 +32,10 @@ def matches(pattern: str, message: str) -> Rule:
     return f"self.matches(r'{pattern}')", message
 
 
-DURATION = matches(durations.PATTERN, "write numbers with units, like 250ms, 30m, 7d or 1d12h")
+DURATION_PATTERN = "^([0-9]{1,9}d)?([0-9]{1,9}(h|m|s|ms))*$"
+"""What `seconds` can read: days come first. The schema's pattern says that there is something at all."""
+
+DURATION = matches(DURATION_PATTERN, "write numbers with units, days first, like 250ms, 30m, 7d or 1d12h")
 
 
 def seconds(field: str) -> str:
@@ -50,7 +51,7 @@ def within(field: str, least_minutes: int, most_days: int) -> Rule:
     value = seconds(text)
     limits = f"{value} >= {least_minutes * 60} && {value} <= {most_days * 86_400}"
     return (
-        f"!has({text}) || {_is_none(text)} || ({limits})",
+        f"!has({text}) || {malformed(text)} || ({limits})",
         f"{field} must be between {least_minutes}m and {most_days}d",
     )
 
@@ -60,13 +61,14 @@ def short(field: str, most_seconds: int) -> Rule:
     text = f"self.{field}"
     limits = f"duration({text}) >= duration('1ms') && duration({text}) <= duration('{most_seconds}s')"
     return (
-        f"{_is_none(text)} || (!{text}.contains('d') && {limits})",
+        f"{malformed(text)} || (!{text}.contains('d') && {limits})",
         f"{field} must be between 1ms and {most_seconds}s",
     )
 
 
-def _is_none(text: str) -> str:
-    return f"!{text}.matches(r'{durations.PATTERN}')"
+def malformed(text: str) -> str:
+    """Return the expression that a text is no duration: of that its own rule speaks, and others had better not."""
+    return f"!{text}.matches('{DURATION_PATTERN}')"
 
 
 def configured(key: str, condition: str) -> str:

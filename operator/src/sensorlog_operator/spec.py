@@ -45,7 +45,16 @@ Duration = Annotated[
 ]
 TOPIC_NAME = r"^[a-zA-Z0-9._-]+$"
 TopicName = Annotated[str, Field(pattern=TOPIC_NAME, min_length=1, max_length=249)]
-SecretName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+DNS_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+SecretName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        pattern=DNS_NAME,
+        json_schema_extra=rules(cel.matches(DNS_NAME, "name a Secret, by a-z, 0-9, '-' and '.'")),
+    ),
+]
 QUANTITY = (
     r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
 )
@@ -53,7 +62,15 @@ QUANTITY = (
 
 Quantity = Annotated[
     str | int,
-    Field(json_schema_extra={"x-kubernetes-int-or-string": True, "pattern": QUANTITY}, examples=["500m", "512Mi"]),
+    Field(
+        json_schema_extra={
+            "x-kubernetes-int-or-string": True,
+            "pattern": QUANTITY,
+            "maxLength": 64,
+            **rules(("type(self) == int || isQuantity(string(self))", "write a quantity, like 500m, 2 or 512Mi")),
+        },
+        examples=["500m", "512Mi"],
+    ),
 ]
 Replicas = Annotated[int, Field(ge=0, le=1000)]
 
@@ -235,8 +252,16 @@ class Rollup(_Spec):
     )
 
 
-_CHUNK_INTERVAL, _RETENTION, _COMPRESSION, _ONE_ROLLUP, _ANOTHER = map(
-    cel.seconds, ("self.chunkInterval", "self.retention", "self.compressAfter", "a.interval", "b.interval")
+def _compare(condition: str, *fields: str) -> str:
+    """Return the expression that a condition on durations is true, where all of them are there and are durations."""
+    texts = [f"self.{field}" for field in fields]
+    known = " && ".join(f"has({text}) && !{cel.malformed(text)}" for text in texts)
+    return f"!({known}) || {condition.format(*map(cel.seconds, texts))}"
+
+
+_ROLLUPS_DIFFER = (
+    f"!has(self.rollups) || self.rollups.exists(r, {cel.malformed('r.interval')})"
+    f" || self.rollups.all(a, self.rollups.exists_one(b, {cel.seconds('a.interval')} == {cel.seconds('b.interval')}))"
 )
 
 
@@ -258,15 +283,15 @@ class TimescaleSpec(_Spec):
                 "rotateCredentialsEvery needs access Managed: the passwords of your own users are yours to change",
             ),
             (
-                f"!has(self.retention) || {_RETENTION} >= {_CHUNK_INTERVAL}",
+                _compare("{} >= {}", "retention", "chunkInterval"),
                 "retention must not be shorter than chunkInterval: only whole chunks are dropped",
             ),
             (
-                f"!has(self.retention) || !has(self.compressAfter) || {_COMPRESSION} < {_RETENTION}",
+                _compare("{} < {}", "compressAfter", "retention"),
                 "compressAfter must be shorter than retention: what is dropped need not be compressed before",
             ),
             (
-                f"!has(self.rollups) || self.rollups.all(a, self.rollups.exists_one(b, {_ONE_ROLLUP} == {_ANOTHER}))",
+                _ROLLUPS_DIFFER,
                 "rollups must have different intervals; 60m is 1h",
             ),
         )
@@ -331,10 +356,13 @@ class Resources(_Spec):
     """Requests and limits of a pod's container."""
 
     requests: dict[str, Quantity] = Field(
-        default_factory=dict, description="What the scheduler reserves.", examples=[{"cpu": "100m", "memory": "128Mi"}]
+        default_factory=dict,
+        max_length=16,
+        description="What the scheduler reserves.",
+        examples=[{"cpu": "100m", "memory": "128Mi"}],
     )
     limits: dict[str, Quantity] = Field(
-        default_factory=dict, description="What the kernel enforces.", examples=[{"memory": "512Mi"}]
+        default_factory=dict, max_length=16, description="What the kernel enforces.", examples=[{"memory": "512Mi"}]
     )
 
 
