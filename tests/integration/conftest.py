@@ -5,6 +5,8 @@
     database        Database, one a session: uri, connect(), execute(), cut_connections(), stopped(), small_disk(), ...
     network         Network, one a session, that ties this host to containers by cables that can be pulled
     replicated      ReplicatedDatabase, one a test: primary, standby, uri of both, fail_over(), ...
+    replica         Replicated, a pipeline that is read from a standby of the whole session, see support.replicas
+    short_lived     the same with servers of its own, for a test that breaks them
     make_pipeline   make_pipeline(partitions=3, measurements=(...), ...) -> Pipeline with topics, schema and files;
                     the keywords are PipelineOptions' fields
     pipeline        make_pipeline() with defaults
@@ -33,6 +35,7 @@ from support.network import BROKER_HOST, Network
 from support.pipelines import MakePipeline, Pipeline, PipelineOptions
 from support.pipelines import make_pipeline as provision_pipeline
 from support.processes import ServiceProcess, StartService
+from support.replicas import Replicated, make_replicated
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +79,27 @@ def replicated(engine: ContainerEngine) -> Iterator[ReplicatedDatabase]:
     """Start a primary and a standby of one's own: a failover cannot be undone."""
     with replicated_database(engine) as replicated:
         yield replicated
+
+
+@pytest.fixture(scope="session")
+def pair(engine: ContainerEngine) -> Iterator[ReplicatedDatabase]:
+    """Start a primary and a standby for the tests that leave them as they were."""
+    with replicated_database(engine) as pair:
+        yield pair
+
+
+@pytest.fixture
+def replica(broker: KafkaBroker, pair: ReplicatedDatabase, tmp_path: Path, start_service: StartService) -> Replicated:
+    """Return a pipeline read from the standby that has one reading."""
+    return make_replicated(broker, pair, tmp_path, start_service)
+
+
+@pytest.fixture
+def short_lived(
+    broker: KafkaBroker, replicated: ReplicatedDatabase, tmp_path: Path, start_service: StartService
+) -> Replicated:
+    """Return the same with servers of its own, for a test that breaks them."""
+    return make_replicated(broker, replicated, tmp_path, start_service)
 
 
 @pytest.fixture

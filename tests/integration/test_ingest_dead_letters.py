@@ -2,13 +2,10 @@
 
 import dataclasses
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -24,12 +21,10 @@ from sensorlog.letters import (
     Progress,
     Refused,
     Request,
-    Returned,
     Selection,
     Summary,
     join,
     read_answer,
-    request_lines,
 )
 from sensorlog.measurements import Measurement
 from sensorlog.rpc.logger_pb2 import SensorData, SensorDataList
@@ -37,6 +32,7 @@ from sensorlog_cli.app import app
 from sensorlog_cli.commands import dead_letters
 from sensorlog_cli.letters import answers
 from support.database import Database
+from support.letters import REPLAY_SECONDS, ask, program, replay
 from support.pipelines import SEED_TS, MakePipeline, Pipeline
 from support.processes import StartService
 from support.proxy import CommitLoss, CommitProxy
@@ -46,52 +42,9 @@ from support.waiting import wait_for_value, wait_until
 pytestmark = pytest.mark.integration
 
 ARRIVAL_SECONDS = 60
-REPLAY_SECONDS = 60
 
 NARROW = (Measurement(name="temperature", min=-90, max=50), Measurement(name="cpu"))
 WIDE = (Measurement(name="temperature", min=-90, max=200), Measurement(name="cpu"))
-EVERYTHING = Selection()
-
-
-@contextmanager
-def program(pipeline: Pipeline, request: Request, replacement: bytes = b"") -> Iterator["subprocess.Popen[str]"]:
-    """Start the program that the ingest pod would run, and hand it a request; its standard input stays open."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SENSORLOG_")}
-    with subprocess.Popen(
-        [sys.executable, "-m", "sensorlog_ingest.letters"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**inherited, **pipeline.environment},
-        text=True,
-    ) as process:
-        assert process.stdin is not None
-        process.stdin.writelines(f"{line}\n" for line in request_lines(request, replacement))
-        process.stdin.flush()
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def ask(pipeline: Pipeline, request: Request, replacement: bytes = b"") -> list[Answer]:
-    """Return what the program answers; it must end by itself, and say nothing besides."""
-    with program(pipeline, request, replacement) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        said = [read_answer(line) for line in process.stdout]
-        status = process.wait(REPLAY_SECONDS)
-        assert process.stderr.read() == ""
-    assert status == int(isinstance(said[-1], (Refused, Failed)))
-    return said
-
-
-def replay(pipeline: Pipeline, selection: Selection = EVERYTHING, **options: Any) -> tuple[Progress, list[Returned]]:
-    """Replay letters; return what was done in the end, and what went back."""
-    replacement = options.pop("value", b"")
-    said = ask(pipeline, Request(action="replay", selection=selection, **options), replacement)
-    assert isinstance(said[-1], Progress), said[-1]
-    return said[-1], [answer for answer in said if isinstance(answer, Returned)]
 
 
 def letters(pipeline: Pipeline) -> list[LetterId]:

@@ -1,28 +1,22 @@
 """Reads from a streaming replica: each answer says how old it may be, and nobody gets older data than they accept."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status import rpc_status
-from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner
 
 from sensorlog.client import Client, StaleError
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog_cli.app import app
-from support.containers import ContainerEngine
-from support.database import ReplicatedDatabase, replicated_database
-from support.kafka import KafkaBroker
-from support.pipelines import SEED_TS, Pipeline, PipelineOptions, make_pipeline
-from support.processes import StartService
-from support.query import CALL_SECONDS, QueryService, query_service, refused, store
+from support.pipelines import SEED_TS
+from support.query import CALL_SECONDS, QueryService, refused
+from support.replicas import Replicated
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -38,82 +32,6 @@ METHODS = [
 CAUGHT_UP_MS = 3_000
 BEHIND_MS = 1_500
 FALLBACKS = "sensorlog_query_primary_fallbacks_total"
-
-
-@pytest.fixture(scope="module")
-def pair(engine: ContainerEngine) -> Iterator[ReplicatedDatabase]:
-    """Start a primary and a standby for the tests that leave them as they were."""
-    with replicated_database(engine) as pair:
-        yield pair
-
-
-@dataclass(frozen=True)
-class Replicated:
-    """A pipeline whose readings are written to the primary and read from the standby, by a role that may only read."""
-
-    pipeline: Pipeline
-    pair: ReplicatedDatabase
-    start: StartService
-
-    @contextmanager
-    def served(self, *, may_ask_primary: bool = False, **settings: str) -> Iterator[QueryService]:
-        """Yield a query service on the standby."""
-        directory = self.pipeline.directory / "primary"
-        directory.mkdir(exist_ok=True)
-        (directory / "uri").write_text(_as_reader(self.pair.primary.uri))
-        if may_ask_primary:
-            settings["SENSORLOG_PRIMARY_DIR"] = str(directory)
-        with query_service(self.start, self.pipeline, wait=True, **settings) as service:
-            yield service
-
-    def store(self, *, ts: int = SEED_TS) -> float:
-        """Store a reading on the primary; return when it was committed, in seconds since 1970."""
-        store(self.pipeline, [(ts, 1, (30.0, 20.0))])
-        return time.time()
-
-    def store_caught_up(self) -> None:
-        """Store a reading, and wait until the standby has everything."""
-        self.store()
-        [(end,)] = self.pair.primary.execute("SELECT pg_current_wal_flush_lsn()::text")
-        replayed = f"SELECT pg_last_wal_replay_lsn() >= '{end}'"
-        wait_until(
-            lambda: self.pair.standby.execute(replayed) == [(True,)], deadline=20, what="the standby to catch up"
-        )
-
-
-def _as_reader(uri: str) -> str:
-    return make_conninfo(uri, user="reader", password="reader")  # noqa: S106 -- of a database that lives for a test
-
-
-def _replicated(
-    broker: KafkaBroker, pair: ReplicatedDatabase, directory: Path, start_service: StartService
-) -> Replicated:
-    pipeline = make_pipeline(broker, pair.primary, directory, PipelineOptions(create_topics=False))
-    pair.primary.execute(
-        "DO $$ BEGIN CREATE ROLE reader LOGIN PASSWORD 'reader'; EXCEPTION WHEN duplicate_object THEN END $$"
-    )
-    for right in (f"USAGE ON SCHEMA {pipeline.schema}", f"SELECT ON ALL TABLES IN SCHEMA {pipeline.schema}"):
-        pair.primary.execute(f"GRANT {right} TO reader")
-    pipeline.write_files(_as_reader(pair.standby.uri))
-    return Replicated(pipeline, pair, start_service)
-
-
-@pytest.fixture
-def replica(broker: KafkaBroker, pair: ReplicatedDatabase, tmp_path: Path, start_service: StartService) -> Replicated:
-    """Return a pipeline read from the standby that has one reading."""
-    replica = _replicated(broker, pair, tmp_path, start_service)
-    replica.store_caught_up()
-    return replica
-
-
-@pytest.fixture
-def short_lived(
-    broker: KafkaBroker, replicated: ReplicatedDatabase, tmp_path: Path, start_service: StartService
-) -> Replicated:
-    """Return the same with servers of its own, for a test that breaks them."""
-    replica = _replicated(broker, replicated, tmp_path, start_service)
-    replica.store_caught_up()
-    return replica
 
 
 @dataclass(frozen=True)
@@ -155,7 +73,7 @@ def _older_than(query: QueryService, milliseconds: int) -> Answer:
 @pytest.mark.parametrize("method", METHODS)
 def test_an_answer_of_the_primary_is_not_old(replica: Replicated, method: str) -> None:
     """Its staleness is 0, so those get it too who accept no age at all."""
-    replica.pipeline.write_files(_as_reader(replica.pair.primary.uri))
+    replica.read_from_primary()
     with replica.served() as query:
         assert _ask(query, method, accepted=0).staleness == 0
         assert query.process.metric("sensorlog_query_staleness_seconds") == 0

@@ -5,134 +5,25 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import grpc
-import psycopg
 import pytest
 
+from sensorlog.measurements import Measurement
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog.rpc.logger_pb2_grpc import LoggerStub
-from sensorlog_ingest.sql import RECORD_BATCH, registry_statements
 from sensorlog_query.watching_position import decode, encode
+from support.letters import replay
 from support.pipelines import SEED_TS, MakePipeline, Pipeline
 from support.processes import StartService
-from support.query import EPOCH, QueryService, query_service, refused
+from support.query import QueryService, query_service, refused
 from support.waiting import wait_for_value, wait_until
+from support.watching import ARRIVAL_SECONDS, Key, batch, keys, store, values, watch
 
 pytestmark = pytest.mark.integration
-
-ARRIVAL_SECONDS = 20
-Key = tuple[int, int]
-"""ts and sensor_id of a reading."""
-
-
-@dataclass
-class Listener:
-    """Reads a watch in a thread of its own. What came without a token yet is not counted: it would come again."""
-
-    service: QueryService
-    request: pb.WatchSensorDataReq
-    readings: list[Key] = field(default_factory=list)
-    missed: list[pb.Missed] = field(default_factory=list)
-    token: str = ""
-    error: grpc.RpcError | None = None
-
-    def __post_init__(self) -> None:
-        self._held: list[Key] = []
-        self._call: Any = self.service.stub.WatchSensorData(self.request)
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        try:
-            for reply in self._call:
-                self._held += [(reading.ts, reading.sensor_id) for reading in reply.results]
-                if reply.HasField("missed"):
-                    self.missed.append(reply.missed)
-                if reply.resume_token:
-                    self.readings += self._held
-                    self._held = []
-                    self.token = reply.resume_token
-        except grpc.RpcError as e:
-            self.error = e
-
-    def begun(self) -> "Listener":
-        """Wait for the first token, from which on nothing is missed."""
-        wait_until(lambda: self.token or self.error, deadline=ARRIVAL_SECONDS, what="the first token")
-        assert self.error is None, self.error
-        return self
-
-    def wait_for(self, expected: list[Key]) -> None:
-        """Wait for exactly these readings."""
-        wait_for_value(
-            lambda: sorted(self.readings), sorted(expected), deadline=ARRIVAL_SECONDS, what="the readings watched"
-        )
-
-    def end(self) -> str:
-        """Hang up and return the last token."""
-        self._call.cancel()
-        self._thread.join(ARRIVAL_SECONDS)
-        return self.token
-
-
-def watch(service: QueryService, *sensor_ids: int, token: str = "") -> Listener:
-    """Begin to watch; the watch stands when this returns."""
-    return Listener(service, pb.WatchSensorDataReq(sensor_ids=sensor_ids, resume_token=token)).begun()
-
-
-@dataclass
-class Batch:
-    """A transaction of ingest's, which a test keeps open for as long as it likes."""
-
-    pipeline: Pipeline
-    connection: psycopg.Connection[Any]
-
-    def store(self, *keys: Key) -> None:
-        """Store readings, and record the batch as ingest does."""
-        schema = self.pipeline.schema
-        with self.connection.cursor() as cursor:
-            with cursor.copy(f"COPY {schema}.sensor_data (time, sensor_id) FROM STDIN".encode()) as copy:
-                for ts, sensor in keys:
-                    copy.write_row((EPOCH + timedelta(seconds=ts), sensor))
-            times = [ts * 1_000_000 for ts, _ in keys]
-            record = RECORD_BATCH.format(batches=psycopg.sql.Identifier(schema, "ingest_batches"))
-            cursor.execute(record, {"rows": len(keys), "first_us": min(times), "last_us": max(times)})
-
-    def commit(self) -> None:
-        """Commit."""
-        self.connection.commit()
-
-
-@contextmanager
-def batch(pipeline: Pipeline, *keys: Key) -> Iterator[Batch]:
-    """Yield a transaction that has stored `keys` and is not committed. Their sensors are registered ahead of it."""
-    registered = registry_statements(pipeline.schema).register
-    with pipeline.database.connect() as connection:
-        connection.execute(registered, {"ids": sorted({sensor for _, sensor in keys})})
-    with psycopg.connect(pipeline.database.uri) as connection:
-        opened = Batch(pipeline, connection)
-        opened.store(*keys)
-        yield opened
-
-
-def store(pipeline: Pipeline, *keys: Key) -> None:
-    """Commit a batch."""
-    with batch(pipeline, *keys) as opened:
-        opened.commit()
-
-
-def keys(first: int, count: int, sensor_id: int = 1) -> list[Key]:
-    """Return so many readings of a sensor, a second each."""
-    return [(SEED_TS + number, sensor_id) for number in range(first, first + count)]
-
-
-def values(expected: list[Key]) -> list[dict[str, int]]:
-    """Return `expected` as messages."""
-    return [{"ts": ts, "sensor_id": sensor_id, "temperature": 1} for ts, sensor_id in expected]
 
 
 def test_reading_arrives_within_a_second_of_its_commit(pipeline: Pipeline, start_service: StartService) -> None:
@@ -409,3 +300,48 @@ def test_watch_moves_between_processes(pipeline: Pipeline, start_service: StartS
                 if token:
                     listener.wait_for(keys(number, 1))
                 token = listener.end()
+
+
+def test_batches_are_forgotten_after_an_hour_and_watches_go_on(
+    pipeline: Pipeline, start_ingest: StartService, start_service: StartService
+) -> None:
+    """Also one of a pipeline that was silent for so long: that its last batch is gone makes it no other database."""
+    store(pipeline, *keys(0, 1))
+    store(pipeline, *keys(1, 1))
+    pipeline.query("UPDATE ingest_batches SET committed_at = committed_at - interval '2 hours'")
+    old = "SELECT count(*) FROM ingest_batches WHERE committed_at < now() - interval '1 hour'"
+    expected: list[Key] = []
+    with query_service(start_service, pipeline) as service:
+        listener = watch(service)
+        token = listener.token
+        for left in (1, 0):  # the newest stays until there is another
+            ingest = start_ingest(pipeline)
+            more = keys(10 - left, 1)
+            pipeline.produce([values(more)])
+            expected += more
+            listener.wait_for(expected)
+            assert pipeline.query(old) == [(left,)]
+            ingest.stop()
+        assert not listener.missed
+        resumed = watch(service, token=token)
+        resumed.wait_for(expected)
+        assert not resumed.missed
+
+
+def test_replayed_dead_letters_are_told(
+    make_pipeline: MakePipeline, start_ingest: StartService, start_service: StartService
+) -> None:
+    """They are stored now, however old they are, and by another process than ingest."""
+    narrow = (Measurement(name="temperature", max=50), Measurement(name="cpu"))
+    pipeline = make_pipeline(measurements=narrow)
+    start_ingest(pipeline)
+    hot, right = keys(0, 3), keys(3, 1)
+    with query_service(start_service, pipeline) as service:
+        listener = watch(service)
+        pipeline.produce([[{**reading, "temperature": 100} for reading in values(hot)], values(right)])
+        listener.wait_for(right)
+        wide = pipeline.config.model_copy(update={"measurements": (Measurement(name="temperature"), narrow[1])})
+        replace(pipeline, config=wide).write_files(pipeline.database.uri)
+        assert replay(pipeline)[0].readings == len(hot)
+        listener.wait_for(right + hot)
+        assert not listener.missed

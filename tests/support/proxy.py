@@ -29,11 +29,14 @@ class _Loss:
 
 
 class CommitProxy:
-    """Forwards TCP connections to `host`:`port` and cuts the one that commits, when told to. Use it as a context."""
+    """Forwards TCP connections to `host`:`port` and cuts the one that commits, when told to. Use it as a context.
 
-    def __init__(self, host: str, port: int) -> None:
+    It listens on `address`, by default on any free port.
+    """
+
+    def __init__(self, host: str, port: int, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self._target = (host, port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(address)
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._planned: _Loss | None = None
@@ -42,7 +45,7 @@ class CommitProxy:
 
     @property
     def port(self) -> int:
-        """The port of 127.0.0.1 that is listened on."""
+        """The port that is listened on."""
         return int(self._listener.getsockname()[1])
 
     def __enter__(self) -> Self:

@@ -16,7 +16,7 @@ from sensorlog_query.errors import StaleError
 from sensorlog_query.metrics import DatabaseMetrics
 from sensorlog_query.prepared import Parameter, Prepared
 from sensorlog_query.source import PoolLimits, Source
-from sensorlog_query.staleness import Positions, sample, staleness_ms
+from sensorlog_query.staleness import Positions, Sample, sample, staleness_ms
 from sensorlog_query.watch import Watch
 
 
@@ -48,6 +48,15 @@ class Database:
     def watch(self) -> Watch:
         """Whether calls can be answered now."""
         return self._first.watch
+
+    @property
+    def watches(self) -> list[Watch]:
+        """The same of every server: of the one that is asked first, and of the primary, where it may be asked."""
+        return [source.watch for source in self._sources]
+
+    def staleness_of(self, sampled: Sample) -> int:
+        """Return how old at most an answer is of the server that said so, in milliseconds."""
+        return staleness_ms(sampled, self._positions)
 
     @property
     def pool(self) -> ConnectionPool[ReadConnection]:

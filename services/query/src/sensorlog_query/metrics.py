@@ -50,7 +50,7 @@ class DatabaseMetrics:
         )
         self.fallbacks = Counter(
             "sensorlog_query_primary_fallbacks",
-            "Calls answered by the primary, because the replica's data were older than they accept.",
+            "Calls answered, and watches continued, by the primary: the replica's data were older than they accept.",
             registry=registry,
         )
 

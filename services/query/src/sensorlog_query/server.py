@@ -31,7 +31,8 @@ from sensorlog_query.source import PoolLimits
 from sensorlog_query.sql import Statements
 from sensorlog_query.undelivered import Undelivered
 from sensorlog_query.validation import Validator
-from sensorlog_query.watching import Watches, WatchLimits, connector
+from sensorlog_query.watching import Watches, WatchLimits
+from sensorlog_query.watching_source import WatchSource, connector
 from sensorlog_query.watching_threads import WatchThreads, call_threads
 from sensorlog_query.wrapping import SERVICE
 
@@ -96,12 +97,17 @@ class QueryServer:
         statements = Statements(pipeline.db_schema, names)
         self._settings = settings
         self._metrics = Metrics(registry)
+        database_metrics = DatabaseMetrics(registry)
         self.database = Database(
-            settings.database_dir, statements, _pool_limits(settings), DatabaseMetrics(registry), _primary(settings)
+            settings.database_dir, statements, _pool_limits(settings), database_metrics, _primary(settings)
         )
         registry.register(PoolCollector(self.database.pool))
+        self._watch_sources = self._sources_of_watches(statements)
         self._watches = Watches(
-            connector(settings.database_dir), statements, WatchLimits(settings.max_watches, settings.watch_buffer)
+            self._watch_sources,
+            WatchLimits(settings.max_watches, settings.export_stall_seconds),
+            columns=2 + len(names),
+            on_fallback=database_metrics.fallbacks.inc,
         )
         self._canceller = ThreadPoolExecutor(CANCELLERS, thread_name_prefix="cancel")
         # Not the canceller's threads, which may be waiting for a database that hangs.
@@ -112,6 +118,15 @@ class QueryServer:
         self._server = self._build(pipeline, names, statements)
         self._certificate = self._load_certificate(registry)
         self.port = self._bind()
+
+    def _sources_of_watches(self, statements: Statements) -> list[WatchSource]:
+        """Return them in the order of the database's servers."""
+        directories = [self._settings.database_dir, self._settings.primary_dir]
+        return [
+            WatchSource(connector(directory), statements, self.database.staleness_of, self._settings.watch_buffer)
+            for directory in directories
+            if directory is not None
+        ]
 
     def _build(self, pipeline: PipelineConfig, names: tuple[str, ...], statements: Statements) -> grpc.Server:
         server = grpc.server(
@@ -166,7 +181,9 @@ class QueryServer:
     def start(self) -> None:
         """Serve. Healthy from when the database answers."""
         self._on_database(self.database.watch.problem())
-        self.database.watch.listeners += [self._on_database, self._watches.on_database]
+        self.database.watch.listeners.append(self._on_database)
+        for server, source in zip(self.database.watches, self._watch_sources, strict=True):
+            server.listeners.append(source.on_database)
         self.database.open()
         if self._certificate is not None:
             self._certificate.start()

@@ -18,7 +18,7 @@ from sensorlog_query.metrics import Metrics
 from sensorlog_query.readings import Readings
 from sensorlog_query.replies import Replies
 from sensorlog_query.validation import Validator, page_of
-from sensorlog_query.watching import Watches, WatchQuery
+from sensorlog_query.watching import LIMIT_SECONDS, Watches, WatchQuery
 from sensorlog_query.watching_replies import reply as watching_reply
 
 
@@ -119,7 +119,8 @@ class Logger(logger_pb2_grpc.LoggerServicer):
         schema = self.validator.pipeline
         position = watching_position.decode(request.resume_token, schema) if request.resume_token else None
         query = WatchQuery(frozenset(self.validator.watched(request)) or None, position)
-        for entry, continues in self.answers.watches.stream(context, query):
+        call = Call(context, LIMIT_SECONDS, self.canceller)
+        for entry, continues in self.answers.watches.stream(context, call, query):
             self._count("WatchSensorData", 0 if entry.readings is None else len(entry.readings))
             yield watching_reply(self.replies, schema, entry, continues=continues)
 

@@ -103,7 +103,9 @@ class Settings(BaseSettings):
         3600.0, description="How long an export may take where its caller sets no shorter deadline, in seconds."
     )
     export_stall_seconds: Annotated[float, Field(gt=0)] = Field(
-        120.0, description="How long an export waits for a caller who does not read, before it is ended, in seconds."
+        120.0,
+        description="How long an export or a watch waits for a caller who does not read, before it is ended, in"
+        " seconds.",
     )
     connection_seconds: Annotated[float, Field(ge=1)] = Field(
         20.0,

@@ -1,40 +1,30 @@
 """Watches: readings as they are committed, from now on or from a token on, until the caller has enough.
 
-A watch that resumes far behind reads what is between by itself, on a connection of its own, and then joins the others,
-who are served by one poller.
+They are those of the server that calls are answered from, which may be a replica. A watch for which its data are, or
+become, too old goes on at the primary where the service may ask it, from the same position, and stays there.
 """
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 
-from sensorlog.credentials import DATABASE_URI, read_credential
-from sensorlog.telemetry import Problem
-from sensorlog_query.connections import ReadConnection, connection_parameters
-from sensorlog_query.errors import BusyError, CallerGoneError, UnavailableError
-from sensorlog_query.sql import Statements
-from sensorlog_query.watch import HANGS
-from sensorlog_query.watching_batches import BatchLog, Look
-from sensorlog_query.watching_buffer import Entry, Missed
-from sensorlog_query.watching_poller import Poller, SensorIds, Watcher, read
+from sensorlog_query.calls import Call
+from sensorlog_query.delivery import Delivery
+from sensorlog_query.errors import BusyError, StaleError
+from sensorlog_query.watching_buffer import Entry
+from sensorlog_query.watching_poller import SensorIds
 from sensorlog_query.watching_position import Position
-
-HEARTBEAT_SECONDS = 10.0
-"""How long a caller at most waits for a message."""
+from sensorlog_query.watching_source import HEARTBEAT_SECONDS, Following, WatchSource
 
 AGE_SECONDS = 3600.0
 """How long a watch goes on before its caller must come again: to be authenticated, and to find new pods."""
 
-FAR_BEHIND = 20
-"""Batches that a watch reads by itself rather than have the others wait for it."""
-
-CATCHING_UP = 2
-"""Watches that read by themselves at once; others wait for their turn."""
+LIMIT_SECONDS = AGE_SECONDS + 2 * HEARTBEAT_SECONDS
+"""What a watch's call may take: it has been told to come again by then, unless it does not read."""
 
 MESSAGE_BYTES = 1024 * 1024
 BYTES_PER_VALUE = 40
@@ -51,46 +41,42 @@ class WatchQuery:
 
 @dataclass(frozen=True, slots=True)
 class WatchLimits:
-    """How many watches there are at most, and how many readings wait for one that reads slowly."""
+    """How many watches there are at most, and for how many seconds one waits for a caller who does not read."""
 
     watches: int
-    buffered_readings: int
+    stall_seconds: float
 
 
 class Watches:
-    """Serves the watches of one process, between its making and `close`."""
+    """Serves the watches of one process from the first of `sources`, and from the next one where it is too old.
 
-    def __init__(self, connect: Callable[[], ReadConnection], statements: Statements, limits: WatchLimits) -> None:
+    `on_fallback` hears of each that goes on at the next one. Messages have `columns` values a reading.
+    """
+
+    def __init__(
+        self, sources: Sequence[WatchSource], limits: WatchLimits, columns: int, on_fallback: Callable[[], None]
+    ) -> None:
+        self._sources = sources
         self._limits = limits
         self._slots = threading.BoundedSemaphore(limits.watches)
-        self._catching_up = threading.BoundedSemaphore(CATCHING_UP)
-        self._connect = connect
-        self._statements = statements
-        self._poller = Poller(self._open)
-        self._rows_per_message = max(1, MESSAGE_BYTES // (BYTES_PER_VALUE * (2 + len(statements.measurements))))
+        self._rows_per_message = max(1, MESSAGE_BYTES // (BYTES_PER_VALUE * columns))
+        self._on_fallback = on_fallback
 
-    def stream(self, context: grpc.ServicerContext, query: WatchQuery) -> Iterator[tuple[Entry, bool]]:
+    def stream(self, context: grpc.ServicerContext, call: Call, query: WatchQuery) -> Iterator[tuple[Entry, bool]]:
         """Yield what there is to tell, and whether the next entry goes on with it: one batch may be several entries.
 
-        BusyError above the limit of watches, UnavailableError when it has to begin again.
+        BusyError above the limit of watches, StaleError where the data are older than the call accepts,
+        UnavailableError when it has to begin again.
         """
-        with self._slot():
-            position = query.position
-            if position is not None:
-                position = yield from self._behind(context, query.sensor_ids, position)
-            yield from self._live(context, Watcher(query.sensor_ids, position, self._limits.buffered_readings))
-
-    def on_database(self, problem: Problem) -> None:
-        """Hear from the database watch; one that hangs frees the thread that waits for it."""
-        if problem == HANGS:
-            self._poller.cut_off()
+        end = time.monotonic() + AGE_SECONDS
+        following = Following(context, query.sensor_ids, query.position, call.max_staleness, end)
+        with self._slot(), Delivery(call, self._limits.stall_seconds) as delivery:
+            yield from delivery.of(self._parts(self._entries(following)))
 
     def close(self) -> None:
         """End all watches, and let none begin."""
-        self._poller.close()
-
-    def _open(self) -> BatchLog:
-        return BatchLog(self._connect, self._statements)
+        for source in self._sources:
+            source.close()
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
@@ -101,68 +87,23 @@ class Watches:
         finally:
             self._slots.release()
 
-    def _behind(
-        self, context: grpc.ServicerContext, sensor_ids: SensorIds, position: Position
-    ) -> Generator[tuple[Entry, bool], None, Position]:
-        """Yield what was committed since `position`, until that is so little that the poller may do it.
+    def _entries(self, following: Following) -> Iterator[Entry]:
+        *first, last = self._sources
+        for source in first:
+            try:
+                yield from source.follow(following)
+            except StaleError:
+                self._on_fallback()
+        yield from last.follow(following)
 
-        Returns the position then. No connection is held while the caller reads.
-        """
-        while context.is_active():
-            with self._catching_up, closing(self._open()) as log:
-                look = log.look(position)
-                if len(look.batches) <= FAR_BEHIND:
-                    break
-                entries, position = self._caught_up(log, look, sensor_ids, position)
-            for entry in entries:
-                yield from self._parts(entry)
-        return position
-
-    def _caught_up(
-        self, log: BatchLog, look: Look, sensor_ids: SensorIds, position: Position
-    ) -> tuple[list[Entry], Position]:
-        """Return as much of what a look found as may wait for the caller, and the position after it."""
-        chosen = None if sensor_ids is None else sorted(sensor_ids)
-        entries: list[Entry] = []
-        count = 0
-        for batch in look.batches:
-            readings = read(log, batch, chosen)
-            position = position.after(batch)
-            if readings is None:
-                entries.append(Entry(position, missed=Missed.unreadable(batch)))
-            elif len(readings):
-                entries.append(Entry(position, readings))
-                count += len(readings)
-            if count >= self._limits.buffered_readings:
-                return entries, position
-        return entries, position.joined(look.position)
-
-    def _live(self, context: grpc.ServicerContext, watcher: Watcher) -> Iterator[tuple[Entry, bool]]:
-        if not context.add_callback(lambda: watcher.buffer.end(CallerGoneError("the caller is gone"))):
-            raise CallerGoneError("the caller is gone")
-        end = time.monotonic() + AGE_SECONDS
-        self._poller.join(watcher)
-        try:
-            while time.monotonic() < end:
-                entry = watcher.buffer.take(HEARTBEAT_SECONDS)
-                if entry is not None:
-                    yield from self._parts(entry)
-            raise UnavailableError("the watch has gone on long enough; resume with the last token")
-        finally:
-            self._poller.leave(watcher)
-
-    def _parts(self, entry: Entry) -> Iterator[tuple[Entry, bool]]:
-        """Yield an entry in parts that are not too large for a message."""
-        readings = entry.readings
-        if readings is None:
-            yield entry, False
-            return
+    def _parts(self, entries: Iterator[Entry]) -> Iterator[tuple[Entry, bool]]:
+        """Yield each entry in parts that are not too large for a message."""
         step = self._rows_per_message
-        for start in range(0, len(readings), step):
-            yield Entry(entry.position, readings[start : start + step]), start + step < len(readings)
-
-
-def connector(credentials: Path) -> Callable[[], ReadConnection]:
-    """Return a function that opens a connection with the uri that is in `credentials` then."""
-    parameters = connection_parameters("sensorlog-query-watching")
-    return lambda: ReadConnection.connect(read_credential(credentials, DATABASE_URI), **parameters)
+        for entry in entries:
+            readings = entry.readings
+            if readings is None:
+                yield entry, False
+                continue
+            for start in range(0, len(readings), step):
+                part = Entry(entry.position, readings[start : start + step], staleness=entry.staleness)
+                yield part, start + step < len(readings)

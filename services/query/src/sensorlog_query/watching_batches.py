@@ -7,14 +7,18 @@ from typing import Any
 from psycopg.errors import FeatureNotSupported, QueryCanceled
 
 from sensorlog_query import packed_rows, watching_sql
-from sensorlog_query.connections import ReadConnection, configure, cut_off
+from sensorlog_query.connections import ReadConnection, configure
 from sensorlog_query.copy_binary import Block
+from sensorlog_query.errors import UnavailableError
 from sensorlog_query.microseconds import Moment
 from sensorlog_query.sql import Statements
+from sensorlog_query.staleness import Sample, sample
 from sensorlog_query.watching_position import Batch, Position
 
 READ_SECONDS = 3.0
-"""What finding a batch's readings may take: all watches wait for it."""
+"""What a statement may take, such as finding a batch's readings: all watches wait for it."""
+
+TOO_SLOW = "the database did not say in time what was stored; resume with the last token"
 
 KEPT_US = 3_600_000_000
 """How long ingest keeps batches in `ingest_batches`, in microseconds."""
@@ -32,20 +36,29 @@ class Look:
     """What was committed since a position, by id, and the position after it.
 
     `is_expired`: some of it may be forgotten already. `is_other`: it is not the database that the position is of.
-    Then `batches` is empty, and `position` is where the database is now.
+    Then `batches` is empty, and `position` is where the database is now. `staleness` is how old at most its data were,
+    in milliseconds.
     """
 
     position: Position
+    staleness: int
     batches: Sequence[Batch] = ()
     is_expired: bool = False
     is_other: bool = False
 
 
 class BatchLog:
-    """Looks at the batches of one pipeline. All methods raise psycopg.Error."""
+    """Looks at the batches of one pipeline, on a connection that is its own until it is closed by whoever opened it.
 
-    def __init__(self, connect: Callable[[], ReadConnection], statements: Statements) -> None:
-        self._connection = connect()
+    `staleness_of` says how old at most the data of a server are, in milliseconds. All methods raise psycopg.Error, and
+    UnavailableError where an answer takes too long.
+    """
+
+    def __init__(
+        self, connection: ReadConnection, statements: Statements, staleness_of: Callable[[Sample], int]
+    ) -> None:
+        self._connection = connection
+        self._staleness_of = staleness_of
         configure(self._connection)
         self._connection.bound_statements(READ_SECONDS)
         self._look = watching_sql.look(statements.schema)
@@ -53,27 +66,21 @@ class BatchLog:
         self._readings = {chosen: watching_sql.readings(statements, of_sensors=chosen) for chosen in (True, False)}
         self._measurements = len(statements.measurements)
 
-    def close(self) -> None:
-        """Give the connection back."""
-        self._connection.close()
-
-    def cut_off(self) -> None:
-        """Let whoever waits for the database get an error instead, from any thread."""
-        cut_off(self._connection)
-
     def start(self) -> Position:
         """Return the position after everything there is."""
-        return self._from(Position(), self._rows(self._start, Position())).position
+        return _after(Position(), self._rows(self._start, Position()))[0]
 
     def look(self, position: Position) -> Look:
         """Return what was committed since `position`."""
+        staleness = self._staleness_of(sample(self._connection))  # before the answer, which is then not older
         rows = self._rows(self._look, position)
         _, now, is_replica, found = rows[0][:4]
         if _is_other(position, found, now, is_replica=is_replica):
-            return Look(self.start(), is_other=True)
+            return Look(self.start(), staleness, is_other=True)
         if now - position.told_us > RESUMABLE_US:
-            return Look(self.start(), is_expired=True)
-        return self._from(position, rows)
+            return Look(self.start(), staleness, is_expired=True)
+        after, batches = _after(position, rows)
+        return Look(after, staleness, batches)
 
     def readings(self, batch: Batch, sensor_ids: Sequence[int] | None) -> Block:
         """Return a batch's readings of these sensors, None for all, by time and sensor; UnreadableError."""
@@ -96,12 +103,17 @@ class BatchLog:
             "seen": [str(xid) for xid in position.seen],
             "mark": str(position.mark_xid),
         }
-        return self._connection.cursor(binary=True).execute(statement, parameters).fetchall()
+        try:
+            return self._connection.cursor(binary=True).execute(statement, parameters).fetchall()
+        except QueryCanceled as e:
+            raise UnavailableError(TOO_SLOW) from e
 
-    def _from(self, position: Position, rows: Sequence[tuple[Any, ...]]) -> Look:
-        xmin, now = rows[0][:2]
-        batches = [Batch(*row[4:]) for row in rows if row[4] is not None]
-        return Look(position.after_look(batches, xmin, now), batches)
+
+def _after(position: Position, rows: Sequence[tuple[Any, ...]]) -> tuple[Position, list[Batch]]:
+    """Return the batches of a look's rows, and the position after them."""
+    xmin, now = rows[0][:2]
+    batches = [Batch(*row[4:]) for row in rows if row[4] is not None]
+    return position.after_look(batches, xmin, now), batches
 
 
 def _is_other(position: Position, found: int | None, now: int, *, is_replica: bool) -> bool:

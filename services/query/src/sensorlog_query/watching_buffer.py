@@ -45,11 +45,15 @@ class Missed:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing to tell a watcher, who then stands at `position`; neither readings nor anything missed: only that."""
+    """One thing to tell a watcher, who then stands at `position`; neither readings nor anything missed: only that.
+
+    `staleness` is how old at most the data were that it was found in, in milliseconds, None where nobody has looked.
+    """
 
     position: Position
     readings: Block | None = None
     missed: Missed | None = None
+    staleness: int | None = None
 
 
 class Buffer:
@@ -61,36 +65,43 @@ class Buffer:
         self._entries: deque[Entry] = deque()
         self._readings = 0
         self._position: Position | None = None  # after everything that was taken, while nothing waits
+        self._staleness: int | None = None
         self._end: Exception | None = None
+
+    def date(self, staleness: int) -> None:
+        """Say how old at most the data are in which what comes from now on is found, in milliseconds."""
+        with self._changed:
+            self._staleness = staleness
 
     def put(self, readings: Block, batch: Batch, position: Position) -> None:
         """Add readings of a batch, or to what is missed where they do not fit."""
         with self._changed:
             if self._has_room(len(readings)):
                 self._readings += len(readings)
-                self._append(Entry(position, readings))
+                self._append(position, readings=readings)
                 return
             last = self._entries[-1].missed
             if last is not None and last.reason is Reason.SLOW_READER:
-                self._entries[-1] = Entry(position, missed=last.with_batch(batch, len(readings)))
+                self._entries.pop()
             else:
-                self._append(Entry(position, missed=Missed(Reason.SLOW_READER).with_batch(batch, len(readings))))
+                last = Missed(Reason.SLOW_READER)
+            self._append(position, missed=last.with_batch(batch, len(readings)))
 
     def put_missed(self, missed: Missed, position: Position) -> None:
         """Add that something is missed."""
         with self._changed:
-            self._append(Entry(position, missed=missed))
+            self._append(position, missed=missed)
 
     def tell(self, position: Position) -> None:
         """Add that the watcher stands at `position`, so that it has a token soon."""
         with self._changed:
-            self._append(Entry(position))
+            self._append(position)
 
     def advance(self, position: Position) -> None:
         """Note that there was nothing for the watcher until `position`."""
         with self._changed:
             if self._entries:
-                self._entries[-1] = replace(self._entries[-1], position=position)
+                self._entries[-1] = replace(self._entries[-1], position=position, staleness=self._staleness)
             else:
                 self._position = position
 
@@ -114,11 +125,11 @@ class Buffer:
                 return entry
             if self._end is not None:
                 raise self._end
-            return None if self._position is None else Entry(self._position)
+            return None if self._position is None else Entry(self._position, staleness=self._staleness)
 
     def _has_room(self, readings: int) -> bool:
         return not self._entries or (self._readings + readings <= self._limit and len(self._entries) < MAX_ENTRIES)
 
-    def _append(self, entry: Entry) -> None:
-        self._entries.append(entry)
+    def _append(self, position: Position, *, readings: Block | None = None, missed: Missed | None = None) -> None:
+        self._entries.append(Entry(position, readings, missed, self._staleness))
         self._changed.notify_all()

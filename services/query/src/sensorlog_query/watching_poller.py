@@ -6,14 +6,14 @@ remembered here.
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager
 
 import numpy as np
 import structlog
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from sensorlog_query.copy_binary import Block
-from sensorlog_query.errors import UnavailableError, mapped
+from sensorlog_query.errors import StaleError, UnavailableError, mapped
 from sensorlog_query.watching_batches import BatchLog, Look, UnreadableError
 from sensorlog_query.watching_buffer import Buffer, Missed, Reason
 from sensorlog_query.watching_position import Batch, Position
@@ -28,13 +28,27 @@ SensorIds = frozenset[int] | None
 
 
 class Watcher:
-    """One watch: what it wants, where it stands, and what waits for it. `position` is None until it has begun."""
+    """One watch: what it wants, where it stands, and what waits for it. `position` is None until it has begun.
 
-    def __init__(self, sensor_ids: SensorIds, position: Position | None, limit: int) -> None:
+    `max_staleness` is how old at most the data may be that it is told of, in milliseconds; None where any age will do.
+    """
+
+    def __init__(
+        self, sensor_ids: SensorIds, position: Position | None, limit: int, max_staleness: int | None = None
+    ) -> None:
         self.sensor_ids = sensor_ids
         self.position = position
+        self.max_staleness = max_staleness
         self.buffer = Buffer(limit)
         self._sorted = None if sensor_ids is None else np.array(sorted(sensor_ids), np.int64)
+
+    def accepts(self, look: Look) -> bool:
+        """Return whether the watcher goes on with what a look found; it has ended where that is too old for it."""
+        if self.max_staleness is None or look.staleness <= self.max_staleness:
+            self.buffer.date(look.staleness)
+            return True
+        self.buffer.end(StaleError(look.staleness, self.max_staleness))
+        return False
 
     def give(self, batch: Batch, readings: Block | None) -> None:
         """Add what of a batch's readings the watcher wants, None where they cannot be read."""
@@ -68,14 +82,13 @@ class Watcher:
 
 
 class Poller:
-    """Reads new batches and gives them to watchers. `connect` opens a BatchLog."""
+    """Reads new batches and gives them to watchers. `opened` is a BatchLog for as long as its block lasts."""
 
-    def __init__(self, connect: Callable[[], BatchLog]) -> None:
-        self._connect = connect
+    def __init__(self, opened: Callable[[], AbstractContextManager[BatchLog]]) -> None:
+        self._opened = opened
         self._changed = threading.Condition()
         self._newcomers: list[Watcher] = []
         self._watchers: list[Watcher] = []
-        self._log: BatchLog | None = None
         self._is_running = False
         self._is_closed = False
 
@@ -103,25 +116,22 @@ class Poller:
             self._is_closed = True
         self._end_all(UnavailableError(SHUTTING_DOWN))
 
-    def cut_off(self) -> None:
-        """End all watches whose database hangs."""
-        current = self._log
-        if current is not None:
-            current.cut_off()
+    @property
+    def is_closed(self) -> bool:
+        """Whether no watch may begin any more."""
+        return self._is_closed
 
     def _run(self) -> None:
         try:
             # A trace every quarter of a second would say nothing.
-            with suppress_instrumentation(), closing(self._connect()) as self._log:
-                position = self._log.start()
+            with suppress_instrumentation(), self._opened() as current:
+                position = current.start()
                 while self._is_wanted():
-                    position = self._turn(self._log, position)
+                    position = self._turn(current, position)
         except Exception as e:  # noqa: BLE001 -- whatever it is, the watches end with it
             with self._changed:
                 self._is_running = False
             self._end_all(mapped(e))
-        finally:
-            self._log = None
 
     def _is_wanted(self) -> bool:
         """Wait for the next turn, sooner where somebody new has come; return whether anybody watches."""
@@ -135,28 +145,38 @@ class Poller:
         with self._changed:
             members, newcomers = list(self._watchers), list(self._newcomers)
         # Before the look of all: what is committed in between comes with that.
+        resumed: list[Watcher] = []
         for watcher in newcomers:
-            if watcher.position is not None:
-                self._give(current, current.look(watcher.position), [watcher])
+            if watcher.position is not None and self._give(current, current.look(watcher.position), [watcher]):
                 watcher.begin(watcher.position)
+                resumed.append(watcher)
         look = current.look(position)
-        self._give(current, look, [*members, *(watcher for watcher in newcomers if watcher.position is not None)])
+        self._give(current, look, [*members, *resumed])
         for watcher in newcomers:
-            if watcher.position is None:
+            if watcher.position is None and self._goes_on(watcher, look):
                 watcher.begin(look.position)
         with self._changed:
             self._watchers += [watcher for watcher in newcomers if watcher in self._newcomers]
             self._newcomers = [watcher for watcher in self._newcomers if watcher not in newcomers]
         return look.position
 
-    def _give(self, current: BatchLog, look: Look, watchers: Sequence[Watcher]) -> None:
-        sensor_ids = wanted(watchers)
-        for batch in look.batches if watchers else ():
+    def _give(self, current: BatchLog, look: Look, watchers: Iterable[Watcher]) -> list[Watcher]:
+        """Give what a look found to those who accept data that are so old, and return them; the others have ended."""
+        served = [watcher for watcher in watchers if self._goes_on(watcher, look)]
+        sensor_ids = wanted(served)
+        for batch in look.batches if served else ():
             readings = read(current, batch, sensor_ids)
-            for watcher in watchers:
+            for watcher in served:
                 watcher.give(batch, readings)
-        for watcher in watchers:
+        for watcher in served:
             watcher.arrive(look)
+        return served
+
+    def _goes_on(self, watcher: Watcher, look: Look) -> bool:
+        goes_on = watcher.accepts(look)
+        if not goes_on:
+            self.leave(watcher)
+        return goes_on
 
     def _end_all(self, error: Exception) -> None:
         with self._changed:

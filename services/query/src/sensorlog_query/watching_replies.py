@@ -15,6 +15,8 @@ def reply(replies: Replies, schema: str, entry: Entry, *, continues: bool) -> pb
         message.resume_token = watching_position.encode(entry.position, schema)
     if entry.missed is not None:
         message.missed.CopyFrom(_missed(replies, entry.missed))
+    if entry.staleness is not None:
+        message.staleness_ms = entry.staleness
     return message
 
 

@@ -62,11 +62,14 @@ class WatchEvent:
     """What came at once; neither readings nor anything missed where it only says that the watch is alive.
 
     A watch with `resume_token` gets what follows: who stores it together with the readings has each of them once.
+    `staleness` is how old at most the data were that this was found in, in seconds: 0 from a primary, None where the
+    service does not say it.
     """
 
     readings: tuple[Reading, ...]
     missed: tuple[Missed, ...]
     resume_token: str
+    staleness: float | None = None
 
 
 @dataclass
@@ -75,8 +78,8 @@ class Watch:
 
     Iterating yields readings, each once, for as long as it goes on; `events` yields also what was missed, and tokens.
     Where the service goes away, the watch goes on with the last token, without end unless nobody answers for
-    `patience` seconds; then, and for whatever trying again does not help, it raises a CallError. `resume_token` is
-    that of the last event yielded.
+    `patience` seconds; then, and for whatever trying again does not help (such as data that are older than the client
+    accepts), it raises a CallError. `resume_token` is that of the last event yielded.
     """
 
     sensor_ids: tuple[int, ...]
@@ -118,7 +121,8 @@ class Watch:
             if message.HasField("missed"):
                 missed.append(_missed_of(message.missed))
             if message.resume_token:
-                yield WatchEvent(tuple(readings), tuple(missed), message.resume_token)
+                staleness = message.staleness_ms / 1000 if message.HasField("staleness_ms") else None
+                yield WatchEvent(tuple(readings), tuple(missed), message.resume_token, staleness)
                 readings, missed = [], []
 
 

@@ -1013,9 +1013,14 @@ class WatchSensorDataReply(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     MISSED_FIELD_NUMBER: _builtins.int
+    STALENESS_MS_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
     """Stands after everything sent until now. Every message of the stream has one, but those that the next one continues;
     one comes at least every 10 seconds.
+    """
+    staleness_ms: _builtins.int
+    """How old at most the data were that this was found in: they had all that was committed longer ago. 0 on a primary.
+    Absent where the message only says that the watch is alive, before it has looked.
     """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SensorData]:
@@ -1031,12 +1036,15 @@ class WatchSensorDataReply(_message.Message):
         results: _abc.Iterable[Global___SensorData] | None = ...,
         resume_token: _builtins.str = ...,
         missed: Global___Missed | None = ...,
+        staleness_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["missed", b"missed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_staleness_ms", b"_staleness_ms", "missed", b"missed", "staleness_ms", b"staleness_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["missed", b"missed", "results", b"results", "resume_token", b"resume_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_staleness_ms", b"_staleness_ms", "missed", b"missed", "results", b"results", "resume_token", b"resume_token", "staleness_ms", b"staleness_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__staleness_ms: _TypeAlias = _typing.Literal["staleness_ms"]  # noqa: Y015
+    _WhichOneofArgType__staleness_ms: _TypeAlias = _typing.Literal["_staleness_ms", b"_staleness_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__staleness_ms) -> _WhichOneofReturnType__staleness_ms | None: ...
 
 Global___WatchSensorDataReply: _TypeAlias = WatchSensorDataReply  # noqa: Y015
 
