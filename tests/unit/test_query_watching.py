@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sensorlog_query.errors import InvalidArgumentError, UnavailableError
 from sensorlog_query.packed_rows import row_type
-from sensorlog_query.watching_buffer import MAX_ENTRIES, Buffer, Reason
+from sensorlog_query.watching_buffer import MAX_ENTRIES, Buffer, Entry, Reason
 from sensorlog_query.watching_position import Batch, Position, decode, encode
 
 XIDS = st.integers(1, 200)
@@ -134,6 +134,17 @@ def test_heartbeat_never_says_more_than_was_taken() -> None:
     assert first is not None
     assert heartbeat is not None
     assert (first.position, heartbeat.position, heartbeat.readings) == (Position(2), Position(2), None)
+
+
+def test_entries_say_how_old_the_data_were_that_they_were_found_in() -> None:
+    """The last one, and what follows when nothing waits, stand where the last look ended: they are as old as that."""
+    buffer = Buffer(100)
+    for age, xid in ((700, 1), (800, 2)):
+        buffer.date(age)
+        buffer.put(readings(), batch(xid), Position(xid))
+    buffer.date(900)
+    buffer.advance(Position(3))
+    assert [(buffer.take(0) or Entry(Position())).staleness for _ in range(3)] == [700, 900, 900]
 
 
 def test_what_waits_is_given_before_the_end() -> None:
