@@ -151,24 +151,6 @@ def test_pipelines_outlive_the_operator(cluster: Cluster, pipeline: E2EPipeline)
     assert {pod["metadata"]["uid"] for pod in cluster.list("pods", pipeline.namespace)} == pods
 
 
-def test_uninstalling_the_chart_keeps_crd_and_pipelines(cluster: Cluster, pipeline: E2EPipeline) -> None:
-    """Installing it again finds them and restarts nothing."""
-    pods = {pod["metadata"]["uid"] for pod in cluster.list("pods", pipeline.namespace)}
-    values = cluster.run("helm", "get", "values", "sensorlog", "-n", "sensorlog", "-o", "json")
-    cluster.run("helm", "uninstall", "sensorlog", "-n", "sensorlog", "--wait")
-    try:
-        assert pipeline.get()["metadata"]["name"] == "plant"
-    finally:
-        cluster.run(
-            *("helm", "upgrade", "--install", "sensorlog", "charts/sensorlog", "-n", "sensorlog"),
-            *("--wait", "--timeout", "2m", "-f", "-"),
-            stdin=values,
-            seconds=150,
-        )
-    pipeline.wait_ready()
-    assert {pod["metadata"]["uid"] for pod in cluster.list("pods", pipeline.namespace)} == pods
-
-
 def test_the_operator_may_do_what_the_chart_says_and_no_more(cluster: Cluster) -> None:
     """The whole list, as the API server sees it, beyond what everybody may do."""
     rules = json.loads(

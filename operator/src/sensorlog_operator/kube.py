@@ -110,6 +110,11 @@ class Kube:
         same = {"apiVersion": answer["apiVersion"], "kind": answer["kind"].removesuffix("List")}
         return [{**same, **item} for item in answer["items"]]
 
+    def named(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """Return an object as `get` does, by the right to list alone."""
+        answer = self._call("GET", kind.path(namespace), {"fieldSelector": f"metadata.name={name}"}) or {}
+        return next(iter(answer["items"]), None)
+
     def apply(self, kind: Kind, body: Object, *, manager: str = FIELD_MANAGER, subresource: str = "") -> Object | None:
         """Apply `body` server-side: fields it names become ours, fields we named before and not now go.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from sensorlog_operator.errors import Reason
+from sensorlog_operator.errors import NeedsChangeError, Reason
 from sensorlog_operator.kube import CHILD_KINDS, DEPLOYMENT, FIELD_MANAGER, POD, REPLICAS_MANAGER, SECRET, Kube
 from sensorlog_operator.manifests import SELECTOR, Object, digest, selector_text
 from sensorlog_operator.models import GROUP, Pipeline
@@ -234,7 +234,9 @@ def apply(kube: Kube, actions: Sequence[Action]) -> None:
     """Do what is no refusal, in order."""
     for action in actions:
         match action:
-            case ApplyObject(manifest=manifest):
+            case ApplyObject(manifest=manifest, creates=creates):
+                if creates:
+                    _check_name(kube, manifest)
                 kube.apply(KINDS[manifest["kind"]], manifest)
             case HandOverReplicas(manifest=manifest):
                 kube.apply(DEPLOYMENT, manifest, manager=REPLICAS_MANAGER)
@@ -242,6 +244,17 @@ def apply(kube: Kube, actions: Sequence[Action]) -> None:
                 kube.delete(CHILD_KINDS[kind], namespace, name, owns=False)
             case RepairObject(manifest=manifest, patch=patch):
                 kube.merge(KINDS[manifest["kind"]], manifest["metadata"], patch)
+
+
+def _check_name(kube: Kube, manifest: Object) -> None:
+    """See that no stranger has the name: without our labels it was not observed, and applying would take it over.
+
+    Raises NeedsChangeError.
+    """
+    metadata = manifest["metadata"]
+    live = kube.named(KINDS[manifest["kind"]], metadata["namespace"], metadata["name"])
+    if live and not owned(live, metadata["ownerReferences"][0]["uid"]):
+        raise NeedsChangeError(Reason.WORKLOAD_REJECTED, _stranger(f"{manifest['kind']} {metadata['name']}"))
 
 
 def rollout(kube: Kube, pipeline: Pipeline, component: str, deployment: Object | None) -> Rollout:
