@@ -8,6 +8,8 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import message_factory
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -15,12 +17,13 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from sensorlog.rpc import logger_pb2 as pb
 from support.database import Database
 from support.pipelines import SEED_TS, Pipeline
-from support.query import QueryService, query_service, readings_locked, running_statements, store
+from support.query import CALL_SECONDS, QueryService, query_service, readings_locked, running_statements, store
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
 SERVICE = "logger.service.v1.Logger"
+REFLECTION = "grpc.reflection.v1.ServerReflection"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -54,6 +57,22 @@ def test_reflection_tells_the_contract(query: QueryService) -> None:
     assert [m.name for m in described.methods] == [m.name for m in pb.DESCRIPTOR.services_by_name["Logger"].methods]
     request = described.methods_by_name["ListSensorData"].input_type
     assert request.fields_by_name["page_token"].number == 6
+
+
+def test_reflection_is_there_in_v1_too(query: QueryService) -> None:
+    """Tools ask for it first. It is asked with the messages that it says it is made of."""
+    described = DescriptorPool(ProtoReflectionDescriptorDatabase(query.channel)).FindServiceByName(REFLECTION)
+    method = described.methods_by_name["ServerReflectionInfo"]
+    assert method.input_type.full_name == "grpc.reflection.v1.ServerReflectionRequest"
+    asked, told = (message_factory.GetMessageClass(each) for each in (method.input_type, method.output_type))
+    path = f"/{REFLECTION}/ServerReflectionInfo"
+    ask: Any = query.channel.stream_stream(path, asked.SerializeToString, told.FromString)
+    requests = (asked(list_services=""), asked(file_containing_symbol=SERVICE))
+    listed, contract = ask(iter(requests), timeout=CALL_SECONDS)
+    names = {service.name for service in listed.list_services_response.service}
+    assert names == {SERVICE, REFLECTION, "grpc.reflection.v1alpha.ServerReflection", "grpc.health.v1.Health"}
+    files = map(FileDescriptorProto.FromString, contract.file_descriptor_response.file_descriptor_proto)
+    assert "sensorlog/rpc/logger.proto" in {file.name for file in files}
 
 
 @pytest.mark.parametrize("service", ["", SERVICE])

@@ -1,27 +1,50 @@
-"""Server reflection on threads of its own.
+"""Server reflection, v1 and v1alpha, on threads of its own.
 
 A reflection stream takes a thread for as long as its caller keeps it open, and tools keep it open for as long as they
 run. On the threads that serve calls, a few forgotten tools would leave none.
+
+grpcio-reflection has v1alpha only, tools ask for v1 first. Both are the same messages in packages of different names:
+https://github.com/grpc/grpc/blob/master/src/proto/grpc/reflection/v1/reflection.proto
 """
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from google.protobuf import descriptor_pool, text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 STREAMS = 4
 """At work at once; more wait, which only others who ask for reflection notice."""
 
+V1ALPHA = reflection.SERVICE_NAME
+V1 = V1ALPHA.replace("v1alpha", "v1")
+
 
 def enable_reflection(server: grpc.Server, services: Sequence[str]) -> None:
     """Let callers of `server` ask what these `services`, and reflection itself, are made of."""
-    servicer = reflection.ReflectionServicer((*services, reflection.SERVICE_NAME))
+    _add_v1_to_pool()
+    servicer = reflection.ReflectionServicer((*services, V1, V1ALPHA))
     behaviour: Any = partial(servicer.ServerReflectionInfo)
     # gRPC looks for this attribute, as its own health service does it.
     behaviour.experimental_thread_pool = ThreadPoolExecutor(STREAMS, thread_name_prefix="reflection")
-    add: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
-    add(SimpleNamespace(ServerReflectionInfo=behaviour), server)
+    method = grpc.stream_stream_rpc_method_handler(
+        behaviour,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method}) for name in (V1, V1ALPHA)]
+    )
+
+
+def _add_v1_to_pool() -> None:
+    """Make the description of v1 known, so that it can be asked for as well."""
+    v1alpha = FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(v1alpha)
+    text = text_format.MessageToString(v1alpha).replace("v1alpha", "v1")
+    v1 = text_format.Parse(text, FileDescriptorProto())
+    descriptor_pool.Default().AddSerializedFile(v1.SerializeToString())

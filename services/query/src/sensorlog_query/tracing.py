@@ -7,7 +7,7 @@ run before that.
 import os
 
 EXCLUDED = "OTEL_PYTHON_GRPC_EXCLUDED_SERVICES"
-PROBES = "grpc.health.v1.Health,grpc.reflection.v1alpha.ServerReflection"
+PROBES = "grpc.health.v1.Health,grpc.reflection.v1.ServerReflection,grpc.reflection.v1alpha.ServerReflection"
 
 
 def exclude_probes() -> None:
