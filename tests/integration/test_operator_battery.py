@@ -82,7 +82,8 @@ class World:
         self.server.call("POST", f"{api}/namespaces/{self.namespace}/{plural}", body)
 
 
-Prepare = Callable[[World], Any]
+Prepare = Callable[[World], Object | None]
+"""Makes what the case finds; may return more of the resource's spec."""
 
 
 def nothing(_world: World) -> None:
@@ -130,6 +131,13 @@ def older_pipeline(world: World) -> None:
     world.pipeline("older").wait_condition("SchemaReady", "True", "Ready")
     created_second = world.pipeline("older").get()["metadata"]["creationTimestamp"]
     wait_until(lambda: now(world) > created_second, deadline=5, what="the next second, which tells older from younger")
+
+
+def older_pipeline_with_the_schema(world: World) -> Object:
+    """Create a pipeline that is older and has a schema; return a spec that names the same."""
+    world.pipeline("older").create(timescale={"schema": world.schema})
+    world.pipeline("older").wait_condition("SchemaReady", "True", "Ready")
+    return {"timescale": {"schema": world.schema}}
 
 
 def now(world: World) -> str:
@@ -273,6 +281,40 @@ CASES = {
         {},
         table(f"{READINGS}, cpu text"),
     ),
+    "a column that demands a value": Case(
+        "SchemaReady",
+        "SchemaConflict",
+        "sensor_data.line must have a value, and the pipeline has none for it. Give it a default",
+        {},
+        table(f"{READINGS}, line text NOT NULL"),
+    ),
+    "a view": Case(
+        "SchemaReady",
+        "SchemaConflict",
+        "sensors is a view, and the pipeline needs an ordinary table of that name. Rename it",
+        {},
+        lambda w: w.execute("CREATE VIEW {s}.sensors AS SELECT 1 AS id"),
+    ),
+    "a partitioned table": Case(
+        "SchemaReady",
+        "SchemaConflict",
+        "sensor_data is a partitioned table",
+        {},
+        lambda w: w.execute(f"CREATE TABLE {{s}}.sensor_data ({READINGS}) PARTITION BY RANGE (time)"),
+    ),
+    "a hypertable by another column": Case(
+        "SchemaReady",
+        "SchemaConflict",
+        "is a hypertable by column seen, and the pipeline needs one by time",
+        {},
+        lambda w: w.execute(
+            f"CREATE TABLE {{s}}.sensor_data ({READINGS}, seen timestamptz DEFAULT now())",
+            "SELECT create_hypertable('{s}.sensor_data', 'seen')",
+        ),
+    ),
+    "a living pipeline's schema": Case(
+        "SchemaReady", "SchemaOwnedByAnotherPipeline", "/older (uid", {}, older_pipeline_with_the_schema
+    ),
     "no primary key": Case(
         "SchemaReady", "SchemaConflict", "lacks the primary key (id)", {}, table("id bigint, type text", "sensors")
     ),
@@ -339,8 +381,8 @@ def worlds(make_world: MakeWorld) -> dict[str, World]:
     """Return the world of each case, with its resource created: all of them at once."""
     worlds = {name: make_world() for name in CASES}
     for name, case in CASES.items():
-        case.prepare(worlds[name])
-        worlds[name].pipeline().create(**case.spec)
+        more = case.prepare(worlds[name]) or {}
+        worlds[name].pipeline().create(**{**case.spec, **more})
     return worlds
 
 
@@ -370,10 +412,57 @@ def test_what_is_a_strangers_stays_as_it_is(worlds: dict[str, World]) -> None:
     fewer, more = (worlds[f"{which} partitions than declared"] for which in ("fewer", "more"))
     described = fewer.broker.admin().list_topics(timeout=10).topics
     assert [len(described[world.topic].partitions) for world in (fewer, more)] == [3, 7]
-    assert retention(worlds["a longer retention than declared"]) == "-1"
+    assert configuration(worlds["a longer retention than declared"], "retention.ms") == "-1"
     for name in ("a column of another type", "no primary key", "another's schema"):
         tables = "SELECT count(*) FROM pg_tables WHERE schemaname = %s"
         assert worlds[name].database.execute(tables, [worlds[name].schema])[0][0] <= 1
+
+
+def test_what_waits_for_approval_is_done_once_it_has_it(worlds: dict[str, World]) -> None:
+    """An adopted topic grows by the same hand that approves any plan."""
+    world = worlds["fewer partitions than declared"]
+    world.pipeline().approve("from 3 to 4 partitions")
+    world.pipeline().wait_condition("PlanPending", "False", "NothingPending")
+    assert len(world.broker.admin().list_topics(world.topic, timeout=10).topics[world.topic].partitions) == 4
+
+
+def test_a_topic_and_tables_of_the_right_shape_are_adopted_with_all_that_is_in_them(make_world: MakeWorld) -> None:
+    """What is missing is added, what is more is left alone, and no row or message is lost."""
+    world = make_world()
+    world.topic_exists(4, retention_ms="1000000", max_message_bytes="2000000")
+    world.broker.produce(world.topic, [b"1", b"2"])
+    world.execute(
+        f"CREATE TABLE {{s}}.sensor_data ({READINGS}, line text)",
+        "INSERT INTO {s}.sensor_data VALUES ('2026-01-01', 1, 20, 'north'), ('2026-02-01', 2, 21, NULL)",
+        "CREATE TABLE {s}.theirs (id int)",
+    )
+    pipeline = world.pipeline().create()
+    for condition in ("TopicReady", "SchemaReady"):
+        pipeline.wait_condition(condition, "True", "Ready", deadline=SECONDS)
+    rows = f"SELECT temperature, line, cpu FROM {world.schema}.sensor_data ORDER BY time"
+    assert world.database.execute(rows) == [(20, "north", None), (21, None, None)]
+    chunks = "SELECT count(*) FROM timescaledb_information.chunks WHERE hypertable_schema = %s"
+    assert world.database.execute(chunks, [world.schema]) == [(2,)]
+    assert (configuration(world, "retention.ms"), configuration(world, "max.message.bytes")) == ("604800000", "2000000")
+    assert pipeline.status()["lag"] == 2
+
+
+def test_a_deletion_leaves_what_others_keep_in_an_adopted_schema(make_world: MakeWorld) -> None:
+    """The pipeline's own tables go, as was approved; the schema is nobody's again."""
+    world = make_world()
+    world.execute("CREATE TABLE {s}.theirs (id int)", "CREATE VIEW {s}.report AS SELECT * FROM {s}.theirs")
+    pipeline = world.pipeline().create(deletionPolicy="Delete")
+    pipeline.approve_deletion()
+    for component in ("ingest", "query"):
+        pipeline.wait_child(APPS, "deployments", component)
+    world.server.call("DELETE", pipeline.path)
+    for component in ("ingest", "query"):  # no garbage collector runs here, and foreground deletion waits for one
+        path = f"{APPS}/namespaces/{world.namespace}/deployments/plant-{component}"
+        world.server.merge(path, {"metadata": {"finalizers": None}})
+    pipeline.delete()
+    left = "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind IN ('r', 'v') ORDER BY 1"
+    assert world.database.execute(left, [world.schema]) == [("report",), ("theirs",)]
+    assert world.database.execute("SELECT obj_description(%s::regnamespace)", [world.schema]) == [(None,)]
 
 
 def api(world: World, plural: str, name: str) -> Object:
@@ -381,12 +470,12 @@ def api(world: World, plural: str, name: str) -> Object:
     return world.server.call("GET", f"{CORE}/namespaces/{world.namespace}/{plural}/{name}")
 
 
-def retention(world: World) -> str:
-    """Return retention.ms of the topic of readings."""
+def configuration(world: World, key: str) -> str:
+    """Return a configuration of the topic of readings."""
     resource = ConfigResource(ResourceType.TOPIC, world.topic)
     admin = world.broker.admin()  # kept until it has answered
     (described,) = admin.describe_configs([resource]).values()
-    return str(described.result(10)["retention.ms"].value)
+    return str(described.result(10)[key].value)
 
 
 def test_none_of_it_is_a_bug(worlds: dict[str, World], operator: ServiceProcess) -> None:

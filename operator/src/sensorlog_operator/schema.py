@@ -15,6 +15,7 @@ import psycopg
 from psycopg import sql as pgsql
 from psycopg.rows import dict_row
 
+from sensorlog import rollups
 from sensorlog_operator import sql
 from sensorlog_operator.bounded import STATEMENT_SECONDS, BoundedConnection
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
@@ -434,6 +435,9 @@ def _hypertable(desired: DesiredSchema, observed: ObservedSchema) -> Iterator[Ac
         yield Execute(
             f"make {desired.name}.{READINGS} a hypertable with chunks of {desired.chunk_interval}",
             sql.CREATE_HYPERTABLE.format(table=table, interval=interval),
+            risk="its rows are moved into chunks, and nobody can use the table meanwhile."
+            if READINGS in observed.tables
+            else "",
             creates=True,
         )
     elif observed.chunk_interval != desired.chunk_interval:
@@ -496,9 +500,19 @@ def belongs(connection: Connection, schema: str, owner_uid: str) -> bool:
 
 
 def drop(connection: Connection, schema: str, owner_uid: str) -> bool:
-    """Drop `schema` with everything in it if it belongs to `owner_uid`; return whether it did."""
+    """Drop what the pipeline has in `schema` if it belongs to `owner_uid`; return whether it did.
+
+    The schema goes too, unless others keep something in it: one that was adopted may have been theirs before.
+    """
     if not belongs(connection, schema, owner_uid):
         return False
-    with mapped_errors():
-        connection.execute(sql.DROP_SCHEMA.format(schema=pgsql.Identifier(schema)))
+    tables, name = [*(table.name for table in FIXED_TABLES), READINGS], pgsql.Identifier(schema)
+    with mapped_errors(), connection.transaction():
+        others = {"schema": schema, "tables": tables, "rollups": rollups.PREFIX}
+        if connection.execute(sql.STRANGERS, others).fetchone() is None:
+            connection.execute(sql.DROP_SCHEMA.format(schema=name))
+            return True
+        for table in tables:
+            connection.execute(sql.DROP_TABLE.format(table=pgsql.Identifier(schema, table)))
+        connection.execute(sql.COMMENT_ON_SCHEMA.format(schema=name, comment=pgsql.NULL))
     return True

@@ -54,6 +54,38 @@ SELECT (SELECT coalesce(sum(rows), 0) FROM {batches}
        (SELECT count(*) FROM show_chunks({table})) AS chunks
 """)
 
+# What is asked only of a schema that somebody else made.
+NO_TABLES = SQL("""
+SELECT c.relname AS name, c.relkind::text AS kind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = ANY(%(tables)s) AND c.relkind <> 'r'
+""")
+
+DEMANDED_COLUMNS = SQL("""
+SELECT c.relname AS name, a.attname AS column_name
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE n.nspname = %(schema)s AND c.relname = ANY(%(tables)s) AND c.relkind = 'r'
+  AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
+ORDER BY c.relname, a.attnum
+""")
+
+DIMENSIONS = SQL("""
+SELECT column_name FROM timescaledb_information.dimensions
+WHERE hypertable_schema = %(schema)s AND hypertable_name = %(readings)s AND dimension_number = 1
+""")
+
+# Whatever is in a schema beside the pipeline's own tables and the rollups that depend on them.
+STRANGERS = SQL("""
+SELECT c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+  AND c.relname <> ALL(%(tables)s) AND NOT starts_with(c.relname, %(rollups)s)
+UNION ALL
+SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = %(schema)s
+LIMIT 1
+""")
+DROP_TABLE = SQL("DROP TABLE IF EXISTS {table} CASCADE")
+
 CREATE_EXTENSION = SQL("CREATE EXTENSION IF NOT EXISTS timescaledb")
 CREATE_SCHEMA = SQL("CREATE SCHEMA IF NOT EXISTS {schema}")
 COMMENT_ON_SCHEMA = SQL("COMMENT ON SCHEMA {schema} IS {comment}")

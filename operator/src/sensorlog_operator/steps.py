@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sensorlog_operator import backlog, brokers, figures, roles, schema, topics
+from sensorlog_operator import adoption, backlog, brokers, figures, roles, schema, topics
 from sensorlog_operator.access import Access
 from sensorlog_operator.backlog import Backlog
 from sensorlog_operator.children import Keda
@@ -166,6 +166,7 @@ class SchemaStep(Step):
     def __init__(self, shared: Round) -> None:
         super().__init__(shared)
         self._open = ExitStack()
+        self._obstacles: Sequence[Refusal] = ()
         self.connection: schema.Connection | None = None
         """Open as long as the reconcile runs, for this step and those of the database after it."""
 
@@ -173,10 +174,11 @@ class SchemaStep(Step):
         """Read the catalogs."""
         self.connection = self._open.enter_context(schema.connect(self._round.credentials.database_uri()))
         self.observed = schema.observe(self.connection, self._round.pipeline.schema_name)
+        self._obstacles = adoption.obstacles(self.connection, self._desired(self._round.pipeline), self.observed)
 
     def plan(self, pipeline: Pipeline) -> list[Action]:
         """Return what to create and to alter."""
-        return schema.plan(self._desired(pipeline), self.observed)
+        return [*self._obstacles] or schema.plan(self._desired(pipeline), self.observed)
 
     def _desired(self, pipeline: Pipeline) -> schema.DesiredSchema:
         return schema.DesiredSchema(
