@@ -3,21 +3,24 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from sensorlog.rpc import logger_pb2 as pb
-from sensorlog_operator.canaries import Canaries, Route, outcome_of
+from sensorlog_operator.canaries import Canaries
+from sensorlog_operator.canary_probe import Endpoint, Probe, Route
 from sensorlog_operator.errors import Reason
+from support.canaries import KEY, a_probe
 from support.containers import free_port
 from support.pipelines import Pipeline
 from support.processes import StartService
 from support.query import QueryService, query_service
-from support.waiting import wait_until
+from support.waiting import wait_for_value, wait_until
 
 pytestmark = pytest.mark.integration
-
-KEY = "test/plant"
 
 
 @pytest.fixture
@@ -33,21 +36,25 @@ def route(pipeline: Pipeline, query: QueryService) -> Route:
     return Route(
         kafka_options={"bootstrap.servers": pipeline.config.kafka.bootstrap_servers},
         topic=pipeline.config.kafka.readings_topic,
-        partitions=1,
-        endpoint=query.target,
-        tls=False,
-        authority=None,
+        endpoint=Endpoint(query.target),
         interval=0.2,
         patience=5,
     )
 
 
+@pytest.fixture
+def probe() -> Iterator[Probe]:
+    """Return what sends canaries and looks for them."""
+    with a_probe() as probe:
+        yield probe
+
+
 def test_a_canary_comes_to_an_answer_and_is_in_no_answer_about_readings(
-    pipeline: Pipeline, start_ingest: StartService, query: QueryService, route: Route
+    pipeline: Pipeline, start_ingest: StartService, query: QueryService, route: Route, probe: Probe
 ) -> None:
     """Neither as a reading nor as a sensor, nor as a dead letter."""
     start_ingest(pipeline)
-    outcome = outcome_of(replace(route, patience=30))
+    outcome = probe.outcome_of(KEY, replace(route, patience=30))
     assert outcome.reason is Reason.READY, outcome.message
     assert outcome.seconds is not None
     assert outcome.condition().status
@@ -61,22 +68,22 @@ def test_a_canary_comes_to_an_answer_and_is_in_no_answer_about_readings(
     assert pipeline.dead_letters() == []
 
 
-def test_where_a_canary_is_lost_is_said(route: Route) -> None:
+def test_where_a_canary_is_lost_is_said(route: Route, probe: Probe) -> None:
     """Without ingest it is in no answer, without a query service there is none, without a broker it is not sent."""
-    assert outcome_of(route).reason is Reason.CANARY_LOST
-    away = outcome_of(replace(route, endpoint=f"127.0.0.1:{free_port()}"))
+    assert probe.outcome_of(KEY, route).reason is Reason.CANARY_LOST
+    away = probe.outcome_of(KEY, replace(route, endpoint=Endpoint(f"127.0.0.1:{free_port()}")))
     assert away.reason is Reason.CANARY_NOT_ANSWERED
-    unsent = outcome_of(replace(route, kafka_options={"bootstrap.servers": f"127.0.0.1:{free_port()}"}))
+    unsent = probe.outcome_of(KEY, replace(route, kafka_options={"bootstrap.servers": f"127.0.0.1:{free_port()}"}))
     assert unsent.reason is Reason.CANARY_NOT_SENT
     assert not unsent.condition().status
 
 
 def test_canaries_are_sent_again_and_again_and_changes_are_told(
-    pipeline: Pipeline, start_ingest: StartService, route: Route
+    pipeline: Pipeline, start_ingest: StartService, route: Route, probe: Probe
 ) -> None:
     """Lost while ingest is away, back with it; none any more where none is wanted."""
     told: list[str] = []
-    canaries = Canaries(told.append)
+    canaries = Canaries(probe, told.append)
 
     def comes_to(reason: Reason) -> None:
         wait_until(
@@ -98,3 +105,32 @@ def test_canaries_are_sent_again_and_again_and_changes_are_told(
     assert canaries.keep(KEY, None) is None
     assert canaries.keep(KEY, replace(route, interval=60)) is None  # what came before is forgotten
     canaries.keep(KEY, None)
+
+
+def test_connections_are_kept_from_canary_to_canary_and_closed_in_the_end(
+    pipeline: Pipeline, start_ingest: StartService, query: QueryService, route: Route, probe: Probe
+) -> None:
+    """One to the query service for each pipeline; one producer for all pipelines of a cluster."""
+    start_ingest(pipeline)
+    query.channel.close()
+    before, neighbour = producers(), replace(route, endpoint=Endpoint(query.target.replace("127.0.0.1", "localhost")))
+    for key, way in ((KEY, route), (KEY, route), ("test/neighbour", neighbour)):
+        assert probe.outcome_of(key, replace(way, patience=30)).reason is Reason.READY
+    assert (producers() - before, len(connections_to(query.target))) == (1, 2)
+    probe.release(KEY)
+    assert probe.outcome_of("test/neighbour", neighbour).reason is Reason.READY
+    probe.release("test/neighbour")
+    wait_for_value(lambda: connections_to(query.target), [], deadline=10, what="connections to the query service")
+    wait_for_value(producers, before, deadline=10, what="producers")
+
+
+def producers() -> int:
+    """Return how many Kafka clients this process has: librdkafka gives each a thread of this name."""
+    names = [comm.read_text().strip() for comm in Path("/proc/self/task").glob("*/comm")]
+    return names.count("rdk:main")
+
+
+def connections_to(target: str) -> list[Any]:
+    """Return this process's TCP connections to an address."""
+    port = int(target.rpartition(":")[2])
+    return [c for c in psutil.Process().net_connections("tcp") if c.raddr and c.raddr.port == port]

@@ -29,6 +29,7 @@ from support.operated import (
     rendered,
     start_operator,
 )
+from support.pods import Pods
 from support.processes import ServiceProcess
 from support.resources import pipeline_body
 from support.waiting import wait_for_value, wait_until
@@ -45,6 +46,12 @@ AUTHENTICATED = {"tls": {"secretRef": {"name": "plant-tls"}}, "authentication": 
 MakePipeline = Callable[..., OperatedPipeline]
 Right = tuple[str, str, str]
 """API group, resource with its subresource, and verb."""
+
+TOKEN: Right = ("", "serviceaccounts/token", "create")
+JWT = "eyJ"
+"""What every token of a ServiceAccount begins with: `{"` in base64."""
+
+OPERATORS_ROLES = ("sensorlog-operator", "sensorlog-operator-identity", "sensorlog-operator-canary-tokens")
 
 CHECKED_WITHIN = {("rbac.authorization.k8s.io", "clusterroles", "bind")}
 """What the API server asks about itself while it looks at another request: no request of its own shows it."""
@@ -119,8 +126,7 @@ def granted(*options: str) -> set[Right]:
     rules = [
         rule
         for document in rendered(*options)
-        if document["kind"] in ("ClusterRole", "Role")
-        and document["metadata"]["name"] in ("sensorlog-operator", "sensorlog-operator-identity")
+        if document["kind"] in ("ClusterRole", "Role") and document["metadata"]["name"] in OPERATORS_ROLES
         for rule in document["rules"]
     ]
     return {
@@ -311,7 +317,7 @@ def test_autoscaling_and_policies_that_make_no_sense_are_refused(
 
 @pytest.mark.usefixtures("keda")
 def test_every_right_is_used_and_every_use_is_granted(
-    api_server: ApiServer, operator: ServiceProcess, make_pipeline: MakePipeline
+    api_server: ApiServer, operator: ServiceProcess, make_pipeline: MakePipeline, tmp_path: Path
 ) -> None:
     """By the API server's own audit of a pipeline's whole life, against what the chart grants."""
     security = {"protocol": "SASL_PLAINTEXT", "saslMechanism": "PLAIN", "credentialsSecretRef": {"name": "kafka-user"}}
@@ -320,6 +326,9 @@ def test_every_right_is_used_and_every_use_is_granted(
     )
     pipeline.wait_child(KEDA, "scaledobjects", "ingest")
     pipeline.wait_condition("QueryReady", "False", "Progressing")
+    Pods(pipeline, tmp_path).report("query", total=1)
+    pipeline.change(canary={})
+    wait_until(lambda: TOKEN in used(api_server.requests(USER)), deadline=45, what="a token for canaries")
     # Ingest that logs in would scale by a TriggerAuthentication; what exists goes on while the broker refuses it.
     put_secret(api_server, pipeline.namespace, "kafka-user", username="u", password=secrets.token_hex(8))
     pipeline.change(kafka={"security": security})
@@ -350,11 +359,22 @@ def test_every_right_is_used_and_every_use_is_granted(
 
 
 def test_no_secret_is_logged_or_shown(
-    api_server: ApiServer, operator: ServiceProcess, make_pipeline: MakePipeline, user: Login
+    api_server: ApiServer, operator: ServiceProcess, make_pipeline: MakePipeline, user: Login, tmp_path: Path
 ) -> None:
-    """Neither when all is well nor when the database refuses it or it cannot even be read."""
-    pipeline = make_pipeline()
+    """Neither when all is well nor when the database refuses it or it cannot even be read, nor by canaries."""
+    pipeline = make_pipeline(query=AUTHENTICATED)
     pipeline.wait_condition("SchemaReady", "True", "Ready")
+    pipeline.wait_child(APPS, "deployments", "query")
+    issued = api_server.authority.issue("canary")
+    put_secret(
+        api_server,
+        pipeline.namespace,
+        "plant-canary",
+        **{"tls.crt": issued.certificate.decode(), "tls.key": issued.key.decode()},
+    )
+    Pods(pipeline, tmp_path).report("query", total=1)
+    pipeline.change(canary={"clientCertificateSecretRef": {"name": "plant-canary"}})
+    pipeline.wait_condition("DataFlowing", "False", "CanaryNotAnswered", deadline=60)
     wrong = f"pw-{secrets.token_hex(12)}"
     put_secret(api_server, pipeline.namespace, "timescaledb", uri=user.uri.replace(user.password, wrong))
     pipeline.wait_condition("SchemaReady", "False", "DatabaseAuthenticationFailed")
@@ -365,7 +385,7 @@ def test_no_secret_is_logged_or_shown(
     shown = "\n".join([operator.logs, *everything_but_secrets(api_server, pipeline.namespace)])
     assert "plant" in shown
     assert len(values) > 3
-    for marker in (user.password, wrong, broken, *values):
+    for marker in (user.password, wrong, broken, JWT, *values):
         assert marker not in shown
 
 

@@ -72,6 +72,10 @@ def test_what_makes_sense_is_accepted(api_server: ApiServer, timescale: dict[str
         # A scaler may take over and give back the number that the resource says.
         {"ingest": {"replicas": 5, "autoscaling": {"maxReplicas": 3}}},
         {"networkPolicy": {"mode": "None"}},
+        {
+            "canary": {"clientCertificateSecretRef": {"name": "client"}},
+            "query": {"tls": {"secretRef": {"name": "plant-tls"}, "clientAuth": "Require"}},
+        },
     ],
 )
 def test_what_makes_sense_elsewhere_is_accepted(api_server: ApiServer, spec: dict[str, Any]) -> None:
@@ -91,6 +95,8 @@ def measured(**fields: Any) -> dict[str, Any]:
 
 SASL_WITHOUT_PASSWORD = {"protocol": "SASL_SSL", "saslMechanism": "PLAIN"}
 DURATION = "write numbers with units, days first, like 250ms, 30m, 7d or 1d12h"
+
+MUTUAL_TLS = {"tls": {"secretRef": {"name": "plant-tls"}, "clientAuth": "Require"}}
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"kafka": None}, "spec.kafka", "Required value"),
@@ -145,7 +151,9 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"query": {"authentication": {"type": "Kubernetes"}}}, "spec.query", "authentication needs tls"),
     ({"networkPolicy": {"mode": "None", "clients": [{}]}}, "spec.networkPolicy", "need mode Ingress or Strict"),
     ({"networkPolicy": {"egressPorts": [9094]}}, "spec.networkPolicy", "egressPorts needs mode Strict"),
-    ({"canary": {"interval": "1s"}}, "spec.canary.interval", "should match"),
+    ({"canary": {"interval": "1s"}}, "spec.canary.interval", "write whole seconds from 5s on or minutes"),
+    ({"canary": {"clientCertificateSecretRef": {}}}, "spec.canary.clientCertificateSecretRef.name", "Required value"),
+    ({"canary": {}, "query": MUTUAL_TLS}, "spec", "canary needs clientCertificateSecretRef"),
     ({"deletionPolicy": "Maybe"}, "spec.deletionPolicy", '"Retain", "Delete"'),
     ({"driftPolicy": "Fix"}, "spec.driftPolicy", '"Repair", "Report"'),
     ({"approval": "yes"}, "spec.approval", '"Automatic", "Manual"'),

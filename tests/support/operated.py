@@ -28,6 +28,7 @@ from support.waiting import wait_until
 RELEASE = "sensorlog"
 NAMESPACE = "sensorlog"
 ACCOUNT = f"{RELEASE}-operator"
+CANARY_ACCOUNT = f"{ACCOUNT}-canary"
 USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
 RESYNC_SECONDS = 2
 
@@ -46,7 +47,8 @@ def operated_api_server(engine: ContainerEngine, *, rights: bool = True) -> Iter
     """Yield one that knows pipelines, and where the operator has an account, with the chart's rights or without."""
     with running_api_server(engine) as server:
         install_resource(server)
-        server.account(NAMESPACE, ACCOUNT)
+        for account in (ACCOUNT, CANARY_ACCOUNT):
+            server.account(NAMESPACE, account)
         if rights:
             install_rights(server)
         yield server

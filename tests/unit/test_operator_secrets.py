@@ -63,3 +63,17 @@ def test_a_rotated_certificate_needs_no_new_pods() -> None:
 def test_the_certificate_is_among_the_secrets_to_watch() -> None:
     """A Secret that appears is noticed at once."""
     assert "plant-tls" in {p.secret for p in projections(a_pipeline(query={"tls": TLS}))}
+
+
+def test_what_canaries_are_looked_for_with_is_read_where_the_resource_names_it() -> None:
+    """It is noticed when it changes, and no pod is made anew for it."""
+    pipeline = a_pipeline(query={"tls": TLS}, canary={"clientCertificateSecretRef": {"name": "plant-canary"}})
+    assert "plant-canary" in {p.secret for p in projections(pipeline)}
+    found = [Secrets(**{"plant-tls": GOOD, "plant-canary": {"tls.crt": "c", "tls.key": key}}) for key in ("k", "l")]
+    before, after = (Credentials(cast("Kube", secrets), pipeline) for secrets in found)
+    assert (before.canary_certificate(), after.canary_certificate()) == ((b"c", b"k"), (b"c", b"l"))
+    assert before.digest("query", "uri") == after.digest("query", "uri")
+    assert credentials(GOOD).canary_certificate() is None
+    without = Credentials(cast("Kube", Secrets(**{"plant-tls": GOOD})), pipeline)
+    with pytest.raises(NeedsChangeError, match=r"plant-canary named by spec\.canary\.clientCertificateSecretRef"):
+        without.canary_certificate()

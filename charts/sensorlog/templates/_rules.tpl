@@ -41,3 +41,10 @@ each verb is used, and that no other is. */}}
   resources: [events]
   verbs: [create]
 {{- end }}
+
+{{/* What the account for canaries may do: there is nothing behind it in Kubernetes, only query services ask for it. */}}
+{{- define "sensorlog.canaryRules" -}}
+- apiGroups: [sensorlog.dev]
+  resources: [sensorlogpipelines/canary]
+  verbs: [get]
+{{- end }}

@@ -2,16 +2,12 @@
 
 from sensorlog import durations
 from sensorlog_operator import manifests
-from sensorlog_operator.canaries import Canaries, Route
+from sensorlog_operator.canaries import Canaries
+from sensorlog_operator.canary_probe import ClientCertificate, Endpoint, Route, Tls
 from sensorlog_operator.errors import PipelineError, Reason
 from sensorlog_operator.models import Pipeline
 from sensorlog_operator.report import Report
 from sensorlog_operator.secrets import Credentials
-
-NOT_ADMITTED = (
-    "The query service admits callers by {what}, which the operator has not: take spec.canary away, or watch the"
-    " metrics of ingest and query instead."
-)
 
 
 def tell(canaries: Canaries, pipeline: Pipeline, credentials: Credentials, report: Report) -> None:
@@ -19,16 +15,15 @@ def tell(canaries: Canaries, pipeline: Pipeline, credentials: Credentials, repor
     if pipeline.spec.canary is None:
         canaries.keep(pipeline.key, None)
         return
-    if barrier := _barrier(pipeline):
+    if pipeline.spec.paused:
         canaries.keep(pipeline.key, None)
-        report.not_yet("DataFlowing", *barrier)
+        report.not_yet("DataFlowing", Reason.PAUSED, "spec.paused is true: nothing flows.")
         return
-    partitions = report.status.get("partitions")
-    if not partitions or not report.holds("QueryReady"):
+    if not report.status.get("partitions") or not report.holds("QueryReady"):
         report.not_yet("DataFlowing", Reason.WAITING, "Waits for TopicReady and QueryReady.")
         return
     try:
-        outcome = canaries.keep(pipeline.key, _route(pipeline, credentials, partitions))
+        outcome = canaries.keep(pipeline.key, _route(pipeline, credentials))
     except PipelineError as e:
         report.not_yet("DataFlowing", e.reason, e.message)
         return
@@ -38,27 +33,23 @@ def tell(canaries: Canaries, pipeline: Pipeline, credentials: Credentials, repor
     report.conditions["DataFlowing"] = outcome.condition()
 
 
-def _barrier(pipeline: Pipeline) -> tuple[Reason, str] | None:
-    """Return why no canary can be sent as long as the resource is as it is."""
-    query = pipeline.spec.query
-    if pipeline.spec.paused:
-        return Reason.PAUSED, "spec.paused is true: nothing flows."
-    if query.authentication is not None:
-        return Reason.CANARY_NOT_ADMITTED, NOT_ADMITTED.format(what="token (spec.query.authentication)")
-    if query.tls is not None and query.tls.client_auth == "Require":
-        return Reason.CANARY_NOT_ADMITTED, NOT_ADMITTED.format(what="certificate (spec.query.tls.clientAuth)")
-    return None
-
-
-def _route(pipeline: Pipeline, credentials: Credentials, partitions: int) -> Route:
+def _route(pipeline: Pipeline, credentials: Credentials) -> Route:
     assert pipeline.spec.canary is not None  # noqa: S101 -- for the type checker; `tell` has looked
-    tls = pipeline.spec.query.tls is not None
     return Route(
         kafka_options=credentials.kafka_options(),
         topic=pipeline.spec.kafka.readings.topic,
-        partitions=partitions,
-        endpoint=manifests.endpoint(pipeline),
-        tls=tls,
-        authority=credentials.query_authority() if tls else None,
+        endpoint=_endpoint(pipeline, credentials),
         interval=durations.parse(pipeline.spec.canary.interval).total_seconds(),
+    )
+
+
+def _endpoint(pipeline: Pipeline, credentials: Credentials) -> Endpoint:
+    address, query = manifests.endpoint(pipeline), pipeline.spec.query
+    if query.tls is None:
+        return Endpoint(address)
+    client = credentials.canary_certificate()
+    return Endpoint(
+        address,
+        Tls(credentials.query_authority(), ClientCertificate(*client) if client else None),
+        manifests.audience(pipeline) if query.authentication else None,
     )

@@ -131,9 +131,11 @@ class Kube:
         path = kind.path(metadata.get("namespace"), metadata["name"])
         self._call("PATCH", path, query, patch, MERGE_PATCH, missing_is_none=True)
 
-    def create(self, kind: Kind, body: Object) -> None:
-        """Create an object."""
-        self._call("POST", kind.path(body["metadata"]["namespace"]), {}, body)
+    def create(self, kind: Kind, body: Object, *, subresource: str = "") -> Object:
+        """Create an object, or what a subresource of one makes, such as a token; return it as it was made."""
+        meta = body["metadata"]
+        path = kind.path(meta["namespace"], meta["name"] if subresource else "", subresource)
+        return self._call("POST", path, {}, body) or {}
 
     def delete(self, kind: Kind, namespace: str, name: str, *, owns: bool = True) -> None:
         """Delete an object, one that `owns` others once they are gone; one that is gone already is no error."""

@@ -13,6 +13,8 @@ import structlog
 from sensorlog_operator import applied, children, conditions, dataflow, manifests, metrics, preview
 from sensorlog_operator.access import Access
 from sensorlog_operator.canaries import Canaries
+from sensorlog_operator.canary_probe import Probe
+from sensorlog_operator.canary_tokens import Tokens
 from sensorlog_operator.claims import Claims
 from sensorlog_operator.condition_metrics import CONDITION_METRICS
 from sensorlog_operator.conditions import Condition, ConditionType
@@ -48,7 +50,8 @@ class Reconciler:
         self._reviewers = Reviewers(kube, settings.token_reviewers, bound_by_others=settings.token_reviewers_bound)
         self._keda = children.Keda(kube)
         self._cluster_uid: str | None = None
-        self._canaries = Canaries(requeue)
+        tokens = Tokens(kube, settings.namespace, settings.canary_account)
+        self._canaries = Canaries(Probe(tokens), requeue)
         self._requeue = requeue
 
     def reconcile(self, key: str) -> bool:

@@ -18,7 +18,7 @@ from sensorlog.credentials import (
 from sensorlog_operator.errors import NeedsChangeError, Reason
 from sensorlog_operator.kube import SECRET, Kube
 from sensorlog_operator.models import Pipeline
-from sensorlog_operator.spec import KafkaSpec, QuerySpec, SecretKeyRef
+from sensorlog_operator.spec import Canary, KafkaSpec, QuerySpec, SecretKeyRef
 
 TLS_CERTIFICATE, TLS_KEY, TLS_CA = "tls.crt", "tls.key", "ca.crt"
 """Keys of a Secret of type kubernetes.io/tls, and the one that cert-manager adds."""
@@ -93,9 +93,21 @@ def tls_projections(query: QuerySpec) -> tuple[Projection, ...]:
     return tuple(Projection(query.tls.secret_ref.name, key, key, "spec.query.tls.secretRef") for key in keys)
 
 
+def canary_projections(canary: Canary | None) -> tuple[Projection, ...]:
+    """Return what the operator shows of itself to a query service with mutual TLS."""
+    if canary is None or canary.client_certificate_secret_ref is None:
+        return ()
+    name, field = canary.client_certificate_secret_ref.name, "spec.canary.clientCertificateSecretRef"
+    return tuple(Projection(name, key, key, field) for key in (TLS_CERTIFICATE, TLS_KEY))
+
+
 def projections(pipeline: Pipeline) -> tuple[Projection, ...]:
     """Return every key of a Secret that the pipeline names."""
-    return (*credential_projections(pipeline), *tls_projections(pipeline.spec.query))
+    return (
+        *credential_projections(pipeline),
+        *tls_projections(pipeline.spec.query),
+        *canary_projections(pipeline.spec.canary),
+    )
 
 
 def credential_projections(pipeline: Pipeline) -> tuple[Projection, ...]:
@@ -152,6 +164,17 @@ class Credentials:
         secret = self._secrets.get(tls.secret_ref.name) if tls else None
         encoded = ((secret or {}).get("data") or {}).get(TLS_CA)
         return base64.b64decode(encoded) if encoded else None
+
+    def canary_certificate(self) -> tuple[bytes, bytes] | None:
+        """Return the certificate and key, PEM, that canaries are looked for with; None where the resource names none.
+
+        NeedsChangeError as in `database_uri`.
+        """
+        found = canary_projections(self._pipeline.spec.canary)
+        if not found:
+            return None
+        certificate, key = (self._value(wanted).encode() for wanted in found)
+        return certificate, key
 
     def _value(self, wanted: Projection) -> str:
         return _value(wanted, self._pipeline.namespace, self._secrets[wanted.secret])

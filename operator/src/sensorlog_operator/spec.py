@@ -555,14 +555,28 @@ class NetworkPolicySpec(_Spec):
     )
 
 
+CANARY_INTERVAL = r"^([5-9]|[1-9][0-9]{1,3})s$|^[1-9][0-9]{0,3}m$"
+
+
 class Canary(_Spec):
     """Canaries: marked messages that are sent into the topic and looked for in answers."""
 
     interval: str = Field(
         default="30s",
-        pattern=r"^([5-9]|[1-9][0-9]{1,3})s$|^[1-9][0-9]{0,3}m$",
+        pattern=CANARY_INTERVAL,
+        json_schema_extra=rules(
+            cel.matches(CANARY_INTERVAL, "write whole seconds from 5s on or minutes, like 30s or 5m")
+        ),
         description="Time between two canaries, at least 5s.",
     )
+    client_certificate_secret_ref: SecretRef | None = Field(
+        default=None,
+        description="Secret with keys tls.crt and tls.key, which the operator shows to the query service. Needed with"
+        " query.tls.clientAuth Require, whose ca.crt must have signed it.",
+    )
+
+
+_OPEN_TO_ALL = "!has(self.query.tls) || self.query.tls.clientAuth == 'None'"
 
 
 class PipelineSpec(_Spec):
@@ -577,6 +591,10 @@ class PipelineSpec(_Spec):
             (
                 "has(self.timescale.readConnectionSecretRef) || self.query.replicaFallback == 'Refuse'",
                 "query.replicaFallback Primary needs timescale.readConnectionSecretRef, the replica that is read first",
+            ),
+            (
+                f"!has(self.canary) || has(self.canary.clientCertificateSecretRef) || {_OPEN_TO_ALL}",
+                "canary needs clientCertificateSecretRef: query.tls.clientAuth Require lets nobody in without",
             ),
             (
                 "self.deletionPolicy == 'Retain' || !has(self.timescale.schema) || self.timescale.schema != 'public'",

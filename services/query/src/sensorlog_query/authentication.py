@@ -1,7 +1,8 @@
 """Who may read: a bearer token that Kubernetes knows, of somebody whom RBAC lets `get` sensorlogpipelines/data.
 
-Only the Logger service asks for a token. Health stays open, as probes and balancers need it, and so does reflection:
-it tells the contract, which is public, and no data.
+ListCanary takes sensorlogpipelines/canary instead: who looks whether data flows need not see any. Only the Logger
+service asks for a token. Health stays open, as probes and balancers need it, and so does reflection: it tells the
+contract, which is public, and no data.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import Enum
 
 import grpc
@@ -17,6 +19,9 @@ import grpc
 from sensorlog_query.errors import PermissionDeniedError, UnauthenticatedError
 from sensorlog_query.reviews import ApiServer, Resource
 from sensorlog_query.wrapping import Handler, LoggerInterceptor, wrapped
+
+DATA, CANARY = "data", "canary"
+"""The subresources of a pipeline that callers are asked for; there is nothing behind them in Kubernetes itself."""
 
 MAX_TOKEN_BYTES = 16 * 1024
 MAX_VERDICTS = 1024
@@ -75,32 +80,23 @@ class Verdicts:
                 self._asking.pop(key, None)
 
 
-class Authentication(LoggerInterceptor):
-    """Lets callers of the Logger service in who may read `resource`.
-
-    Stands inside the Boundary, which makes status codes of what is raised here: UnauthenticatedError,
-    PermissionDeniedError, and UnavailableError where the API server cannot be asked. A stream is checked when it
-    begins.
-    """
+class Right:
+    """The right to `get` a resource, which callers show by their tokens."""
 
     def __init__(self, api_server: ApiServer, resource: Resource, audience: str, cache_seconds: float) -> None:
-        super().__init__()
         self._api_server = api_server
         self._resource = resource
         self._audience = audience
         self._verdicts = Verdicts(self._judge, cache_seconds)
 
-    def around(self, method: str, handler: "Handler") -> "Handler":  # noqa: ARG002
-        """Return the handler with the check before its work: where handlers are found it would hold up all calls."""
-        return wrapped(handler, self._admitted)
-
     @contextmanager
-    def _admitted(self, context: grpc.ServicerContext) -> Iterator[None]:
+    def demanded(self, context: grpc.ServicerContext) -> Iterator[None]:
+        """Let a call in whose caller has it."""
         self._admit(bearer_token(context))
         yield
 
     def _admit(self, token: str) -> None:
-        pipeline = f"{self._resource.namespace}/{self._resource.name}"
+        resource = self._resource
         match self._verdicts.of(token):
             case Verdict.UNKNOWN:
                 raise UnauthenticatedError(
@@ -109,8 +105,8 @@ class Authentication(LoggerInterceptor):
                 )
             case Verdict.FORBIDDEN:
                 raise PermissionDeniedError(
-                    f"you may not read pipeline {pipeline}: it takes the right to get sensorlogpipelines/data of"
-                    f" sensorlog.dev in namespace {self._resource.namespace}"
+                    f"you may not read pipeline {resource.namespace}/{resource.name}: it takes the right to get"
+                    f" sensorlogpipelines/{resource.subresource} of sensorlog.dev in namespace {resource.namespace}"
                 )
             case Verdict.ADMITTED:
                 return
@@ -120,6 +116,26 @@ class Authentication(LoggerInterceptor):
         if user is None:
             return Verdict.UNKNOWN
         return Verdict.ADMITTED if self._api_server.may_read(user, self._resource) else Verdict.FORBIDDEN
+
+
+class Authentication(LoggerInterceptor):
+    """Lets callers of the Logger service in who may read `resource`, or its canaries.
+
+    Stands inside the Boundary, which makes status codes of what is raised here: UnauthenticatedError,
+    PermissionDeniedError, and UnavailableError where the API server cannot be asked. A stream is checked when it
+    begins.
+    """
+
+    def __init__(self, api_server: ApiServer, resource: Resource, audience: str, cache_seconds: float) -> None:
+        super().__init__()
+        self._data, self._canaries = (
+            Right(api_server, replace(resource, subresource=part), audience, cache_seconds) for part in (DATA, CANARY)
+        )
+
+    def around(self, method: str, handler: "Handler") -> "Handler":
+        """Return the handler with the check before its work: where handlers are found it would hold up all calls."""
+        right = self._canaries if method == "ListCanary" else self._data
+        return wrapped(handler, right.demanded)
 
 
 def bearer_token(context: grpc.ServicerContext) -> str:

@@ -33,17 +33,18 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What a caller must be allowed: `get` on sensorlogpipelines/data of one pipeline."""
+    """What a caller must be allowed: `get` on a subresource of one pipeline."""
 
     namespace: str
     name: str
+    subresource: str = "data"
 
     def attributes(self) -> Object:
         """Return it as a SubjectAccessReview names it."""
         return {
             "group": "sensorlog.dev",
             "resource": "sensorlogpipelines",
-            "subresource": "data",
+            "subresource": self.subresource,
             "verb": "get",
             "namespace": self.namespace,
             "name": self.name,
