@@ -2,9 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -35,6 +33,8 @@ class Call:
         self.limit_seconds = limit_seconds
         self.max_staleness = accepted_staleness(context)
         """In milliseconds; None where any age will do."""
+        self.staleness = 0
+        """Of the server that was looked at last, in milliseconds."""
         self._context = context
         self._canceller = canceller
         self._lock = threading.Lock()
@@ -45,12 +45,12 @@ class Call:
         context.add_callback(self._on_end)
 
     def accepts(self, staleness: int) -> bool:
-        """Return whether an answer that may be so old, in milliseconds, will do."""
-        return self.max_staleness is None or staleness <= self.max_staleness
-
-    def tell_staleness(self, staleness: int) -> None:
-        """Let the caller know, at the end of the call, how old the answer may be, in milliseconds."""
+        """Return whether an answer that may be so old, in milliseconds, will do, and tell the caller if it does."""
+        self.staleness = staleness
+        if self.max_staleness is not None and staleness > self.max_staleness:
+            return False
         self._context.set_trailing_metadata(((STALENESS, str(staleness)),))
+        return True
 
     def remaining_seconds(self) -> float:
         """Return the time left, more than 0; DeadlineError or CallerGoneError where the call is over."""
@@ -61,21 +61,21 @@ class Call:
             raise DeadlineError("no time was left to ask the database; allow more time")
         return remaining
 
-    @contextmanager
-    def querying(self, connection: Connection[Any]) -> Iterator[None]:
-        """Have the statements that run on `connection` meanwhile cancelled when the caller goes away."""
+    def begin(self, connection: Connection[Any]) -> None:
+        """Have the statements that run on `connection` from now on cancelled when the caller goes away.
+
+        Raises what `remaining_seconds` raises, and `end` is due then too.
+        """
         with self._lock:
             self._connection = connection
-        try:
-            self.remaining_seconds()  # after the line above: the end of the call is noticed here or there
-            yield
-        except QueryCanceled as e:
-            if self._context.is_active():
-                raise
-            raise CallerGoneError("the caller is gone") from e
-        finally:
-            with self._lock:
-                self._connection = None
+        self.remaining_seconds()  # after the line above: the end of the call is noticed here or there
+
+    def end(self, raised: BaseException | None) -> None:
+        """Take the connection away again; CallerGoneError where that is why a statement `raised` QueryCanceled."""
+        with self._lock:
+            self._connection = None
+        if isinstance(raised, QueryCanceled) and not self._context.is_active():
+            raise CallerGoneError("the caller is gone") from raised
 
     def cancel(self) -> None:
         """End the call from outside of the thread that serves it, which notices when it next has to do with gRPC."""

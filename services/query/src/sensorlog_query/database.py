@@ -80,34 +80,35 @@ class Database:
     @contextmanager
     def transaction(self, call: Call) -> Iterator[Connection[Any]]:
         """Yield a connection in a transaction with one snapshot, bounded by the call's deadline."""
-        with self._connection(call) as connection, connection.transaction():
-            milliseconds = max(1, int(call.remaining_seconds() * 1000))
-            connection.execute(sql.SET_STATEMENT_TIMEOUT, {"milliseconds": str(milliseconds)})
-            yield connection
+        for source in self._sources:
+            with source.lent(call) as connection:
+                if self._serves(call, source, connection):
+                    with connection.transaction():
+                        milliseconds = max(1, int(call.remaining_seconds() * 1000))
+                        connection.execute(sql.SET_STATEMENT_TIMEOUT, {"milliseconds": str(milliseconds)})
+                        yield connection
+                    return
+        raise StaleError(call.staleness, call.max_staleness or 0)
 
     def value(self, call: Call, statement: Prepared, parameters: Sequence[Parameter]) -> bytes | None:
         """Return the value of one statement, which is a snapshot by itself: a transaction would be three round trips.
 
         The call ends it at the deadline; statement_timeout, which is a little longer, would do so if nobody could.
         """
-        with self._connection(call) as connection:
-            return connection.value(statement, parameters)
-
-    @contextmanager
-    def _connection(self, call: Call) -> Iterator[ReadConnection]:
-        """Yield a connection to the first server whose data are not older than the call accepts, and tell their age."""
-        staleness = 0
         for source in self._sources:
             with source.lent(call) as connection:
-                connection.bound_statements(_rounded_up(call.remaining_seconds(), call.limit_seconds))
-                staleness = staleness_ms(connection.sampled(), self._positions)
-                if call.accepts(staleness):
-                    call.tell_staleness(staleness)
-                    if source is not self._first:
-                        self._metrics.fallbacks.inc()
-                    yield connection
-                    return
-        raise StaleError(staleness, call.max_staleness or 0)
+                if self._serves(call, source, connection):
+                    return connection.value(statement, parameters)
+        raise StaleError(call.staleness, call.max_staleness or 0)
+
+    def _serves(self, call: Call, source: Source, connection: ReadConnection) -> bool:
+        """Return whether the data of a connection's server are not older than the call accepts."""
+        connection.bound_statements(_rounded_up(call.remaining_seconds(), call.limit_seconds))
+        if not call.accepts(staleness_ms(connection.sampled(), self._positions)):
+            return False
+        if source is not self._first:
+            self._metrics.fallbacks.inc()
+        return True
 
 
 def _rounded_up(seconds: float, limit: float) -> float:

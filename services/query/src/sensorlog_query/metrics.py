@@ -1,8 +1,10 @@
 """What Prometheus is told of the query service, under the prefix `sensorlog_query_`."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -27,7 +29,8 @@ class Metrics:
         self.in_flight = Gauge(
             "sensorlog_query_requests_in_flight", "Calls at work now.", ["method"], registry=registry
         )
-        self.rows = Counter("sensorlog_query_rows_returned", "Rows sent to callers.", ["method"], registry=registry)
+        rows = Counter("sensorlog_query_rows_returned", "Rows sent to callers.", ["method"], registry=registry)
+        self.rows = _ByMethod(rows)
         self.rolled_up = Counter(
             "sensorlog_query_rollup_answers",
             "Calls about buckets that a rollup answered, all or in part.",
@@ -37,6 +40,37 @@ class Metrics:
         self.database_up = Gauge(
             "sensorlog_query_database_up", "1 when the pipeline's tables can be read.", registry=registry
         )
+
+
+class _ByMethod(dict[str, Counter]):
+    """A metric's counter of each method, looked up once."""
+
+    def __init__(self, metric: Counter) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, method: str) -> Counter:
+        self[method] = self._metric.labels(method)
+        return self[method]
+
+
+class MethodMetrics:
+    """What is told of the calls of one method: to look a metric's labels up costs more than to count."""
+
+    def __init__(self, metrics: Metrics, method: str) -> None:
+        self.in_flight = metrics.in_flight.labels(method)
+        self._seconds = metrics.seconds.labels(method)
+        self._requests: dict[grpc.StatusCode, Counter] = {}
+        self._of_code = partial(metrics.requests.labels, method)
+
+    def ended(self, code: grpc.StatusCode, seconds: float) -> None:
+        """Count a call that took so long."""
+        requests = self._requests.get(code)
+        if requests is None:
+            requests = self._requests[code] = self._of_code(code.name)
+        requests.inc()
+        self._seconds.observe(seconds)
+        self.in_flight.dec()
 
 
 class DatabaseMetrics:

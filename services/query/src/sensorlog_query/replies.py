@@ -16,6 +16,8 @@ from sensorlog_query.validation import MAX_PAGE_SIZE
 
 TEMPERATURE, CPU = wire.OWN_FIELDS
 
+TOKEN = pb.ListSensorDataReply.DESCRIPTOR.fields_by_name["next_page_token"].number
+
 KEY_BYTES = 32
 """At most, per message: its tag and length, ts or period, sensor_id."""
 ENTRY_BYTES = 20
@@ -50,6 +52,10 @@ class Replies:
             cpu=present.pop(CPU, None),
             measurements=present,
         )
+
+    def page(self, block: Block, next_page_token: str) -> bytes:
+        """Return the bytes of the reply of ListSensorData: a message's are those of its fields, one after the other."""
+        return self.readings(block) + (packed.field(TOKEN, next_page_token.encode()) if next_page_token else b"")
 
     def readings(self, block: Block) -> bytes:
         """Return the bytes of a message whose field `results` has the block's rows, each as `reading` makes it."""
@@ -101,7 +107,7 @@ class Replies:
 
     def _timestamps(self, since_2000: Any) -> Any:
         # Both factors are powers of ten, so one of them divides the other: nothing overflows on the way.
-        microseconds = since_2000.astype(np.int64) + POSTGRES_EPOCH_US
+        microseconds = np.asarray(since_2000, np.int64) + POSTGRES_EPOCH_US
         per_second, us = PER_SECOND[self.unit], PER_SECOND["us"]
         return microseconds * (per_second // us) if per_second > us else microseconds // (us // per_second)
 

@@ -5,6 +5,7 @@
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
@@ -58,14 +59,12 @@ class Logger(logger_pb2_grpc.LoggerServicer):
         self._count("ListSensor", len(rows))
         return pb.ListSensorReply(results=map(self.replies.sensor, rows))
 
-    def ListSensorData(self, request: pb.ListSensorDataReq, context: grpc.ServicerContext) -> pb.ListSensorDataReply:
-        """Return a page of readings."""
+    def ListSensorData(self, request: pb.ListSensorDataReq, context: grpc.ServicerContext) -> Any:
+        """Return a page of readings, as bytes: of single readings no objects are made."""
         query = self.validator.readings(request)
         page = self.answers.readings.page(self._call(context), query)
         self._count("ListSensorData", len(page.rows))
-        reply = pb.ListSensorDataReply.FromString(self.replies.readings(page.rows))
-        reply.next_page_token = page.next_page_token
-        return reply
+        return self.replies.page(page.rows, page.next_page_token)
 
     def GetSensorAvgData(
         self, request: pb.GetSensorAvgDataReq, context: grpc.ServicerContext
@@ -128,4 +127,4 @@ class Logger(logger_pb2_grpc.LoggerServicer):
         return Call(context, self.limits.unary_seconds, self.canceller)
 
     def _count(self, method: str, rows: int) -> None:
-        self.metrics.rows.labels(method).inc(rows)
+        self.metrics.rows[method].inc(rows)

@@ -1,10 +1,10 @@
 """One address where the readings are: a pool of connections to it, and a watch that says whether it answers."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import psycopg
@@ -82,20 +82,23 @@ class Source:
             self.pool.check()
         self._away = problem not in (None, NOT_YET)  # what was never there has left nothing in the pool
 
-    @contextmanager
-    def lent(self, call: Call) -> Iterator[ReadConnection]:
-        """Yield a connection for the statements of a call, which end with it.
+    def lent(self, call: Call) -> "Loan":
+        """Return what yields a connection for the statements of a call, which end with it.
 
         UnavailableError while the address does not answer, BusyError where all connections are in use for too long.
         """
+        return Loan(self, call)
+
+    def lend(self, call: Call) -> ReadConnection:
+        """Return a connection, which is free again after `take_back`."""
         connection = self._get(call)
         self._lent.add(connection)
-        try:
-            with call.querying(connection):
-                yield connection
-        finally:
-            self._lent.discard(connection)
-            self.pool.putconn(connection)
+        return connection
+
+    def take_back(self, connection: ReadConnection) -> None:
+        """Let others have the connection."""
+        self._lent.discard(connection)
+        self.pool.putconn(connection)
 
     def _get(self, call: Call) -> ReadConnection:
         # A process that started a moment ago waits for its first connection: no reason to turn callers away.
@@ -108,3 +111,33 @@ class Source:
             if problem := self.watch.problem():
                 raise UnavailableError(problem) from e
             raise mapped(e) from e
+
+
+class Loan:
+    """A connection of a source for a while. A class because a generator costs several times as much, at every call."""
+
+    __slots__ = ("_call", "_connection", "_source")
+
+    def __init__(self, source: Source, call: Call) -> None:
+        self._source = source
+        self._call = call
+
+    def __enter__(self) -> ReadConnection:
+        connection = self._connection = self._source.lend(self._call)
+        try:
+            self._call.begin(connection)
+        except BaseException as e:
+            self._end(e)
+            raise
+        return connection
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, raised: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._end(raised)
+
+    def _end(self, raised: BaseException | None) -> None:
+        try:
+            self._call.end(raised)
+        finally:
+            self._source.take_back(self._connection)

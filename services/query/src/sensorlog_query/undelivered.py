@@ -7,10 +7,9 @@ would fill the memory, of which nobody else knows.
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import structlog
@@ -30,8 +29,7 @@ PATIENCE_SECONDS = 10.0
 UNREAD = "too many replies wait for their callers to read them; try again"
 
 
-@dataclass(frozen=True, slots=True)
-class _Reply:
+class _Reply(NamedTuple):
     context: grpc.ServicerContext
     size: int
     since: float
@@ -66,7 +64,9 @@ class Undelivered(LoggerInterceptor):
         context: grpc.ServicerContext,
     ) -> bytes:
         self._check()
-        reply = serialized(behaviour(request, context))
+        reply = behaviour(request, context)
+        if not isinstance(reply, bytes):  # else the method has done it by itself
+            reply = serialized(reply)
         self._hold(_Reply(context, CALL_BYTES + COPIES * len(reply), time.monotonic()))
         return reply
 

@@ -13,6 +13,7 @@ from sensorlog_query.errors import InvalidArgumentError
 from sensorlog_query.microseconds import BEGINNING, END, Moment
 from sensorlog_query.page_token import Position
 
+ORDERS = frozenset(pb.Order.values())
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 10_000
 MAX_SENSOR_IDS = 1_000
@@ -121,7 +122,7 @@ class Validator:
 
     def readings(self, request: pb.ListSensorDataReq) -> ReadingsQuery:
         """Return the query of ListSensorData."""
-        if request.order not in pb.Order.values():
+        if request.order not in ORDERS:
             raise InvalidArgumentError("order", f"{request.order} is not accepted; must be one of {pb.Order.keys()}")
         selection, page = self._selection(request), page_of(request)
         descending = request.order == pb.ORDER_DESCENDING

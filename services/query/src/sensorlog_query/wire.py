@@ -1,9 +1,9 @@
 """Readings as the bytes of protobuf messages, all rows of an answer at once.
 
 To begin with, every row has the same layout: the tags of its fields, and room for the longest `ts` and `sensor_id` of
-all. So rows are an array. protobuf reads a varint that is longer than it need be
-(https://protobuf.dev/programming-guides/encoding/#varints), and a message made from these bytes writes it at its
-shortest. What is left out of a row, because it is NULL, is cut out of the bytes.
+all. So rows are an array. A shorter number than the longest is padded, and every protobuf reads a varint that is longer
+than it need be (https://protobuf.dev/programming-guides/encoding/#varints). What is left out of a row, because it is
+NULL, is cut out of the bytes.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,11 @@ from sensorlog_query.packed import DOUBLE, LENGTH_DELIMITED, field, tag
 VARINT, FIXED64 = 0, 1
 DOUBLE_BYTES = 8
 
-SEVEN_BITS = np.arange(0, 64, 7, dtype=np.uint64)
-LENGTH_BYTES = 3
-"""Bytes of a row's length: up to 2 MiB."""
+WIDTHS = range(11)
+"""How many bytes a varint can have."""
+SEVEN_BITS = [np.arange(0, 7 * width, 7, dtype=np.uint64) for width in WIDTHS]
+ANOTHER_FOLLOWS = [np.array([0x80] * (width - 1) + [0] * min(width, 1), np.uint8) for width in WIDTHS]
+"""For each width, where the bits of each byte are in the number, and the mark of each byte but the last."""
 
 OWN_FIELDS = ("temperature", "cpu")
 """Measurements that have a field of their own, from the time when there were no others; the rest is in the map."""
@@ -40,7 +42,7 @@ def results(
     """
     if not len(ts):
         return b""
-    ts, sensor_id = ts.astype(np.uint64), sensor_id.astype(np.uint64)
+    ts, sensor_id = ts.view(np.uint64), sensor_id.view(np.uint64)
     return _layout(measurements, _width(ts), _width(sensor_id)).encoded(ts, sensor_id, values, nulls)
 
 
@@ -50,29 +52,34 @@ class _Layout:
     def __init__(self, measurements: Sequence[str], ts_width: int, sensor_id_width: int) -> None:
         fields = pb.SensorData.DESCRIPTOR.fields_by_name
         results = pb.ListSensorDataReply.DESCRIPTOR.fields_by_name["results"].number
-        template = bytearray(tag(results, LENGTH_DELIMITED) + bytes(LENGTH_BYTES))
-        self._begin = len(template)
-        places: dict[str, tuple[Any, int]] = {"length": (("u1", LENGTH_BYTES), self._begin - LENGTH_BYTES)}
+        row = bytearray()
+        places: dict[str, tuple[Any, int]] = {}
         for name, width in (("ts", ts_width), ("sensor_id", sensor_id_width)):
-            template += tag(fields[name].number, VARINT)
-            places[name] = (("u1", width), len(template))
-            template += bytes(width)
-        self._spans = []
+            row += tag(fields[name].number, VARINT)
+            places[name] = (("u1", width), len(row))
+            row += bytes(width)
+        spans = []
         for i, name in enumerate(measurements):
-            start = len(template)
-            template += _before_value(name)
-            places[f"value{i}"] = (DOUBLE, len(template))
-            template += bytes(DOUBLE_BYTES)
-            self._spans.append(slice(start, len(template)))
+            start = len(row)
+            row += _before_value(name)
+            places[f"value{i}"] = (DOUBLE, len(row))
+            row += bytes(DOUBLE_BYTES)
+            spans.append((start, len(row)))
+        self._template = field(results, bytes(row))
+        self._begin = len(self._template) - len(row)
+        self._length_at = len(tag(results, LENGTH_DELIMITED))
+        self._spans = [slice(self._begin + start, self._begin + end) for start, end in spans]
         formats, offsets = zip(*places.values(), strict=True)
         self._type = np.dtype(
-            {"names": list(places), "formats": formats, "offsets": offsets, "itemsize": len(template)}
+            {
+                "names": list(places),
+                "formats": formats,
+                "offsets": [self._begin + offset for offset in offsets],
+                "itemsize": len(self._template),
+            }
         )
         self._widths = ts_width, sensor_id_width
         self._places = tuple(f"value{i}" for i in range(len(measurements)))
-        row = np.frombuffer(template, self._type)
-        row["length"] = _varints(np.array([len(template) - self._begin], np.uint64), LENGTH_BYTES)
-        self._template = bytes(template)
 
     def encoded(
         self,
@@ -92,8 +99,9 @@ class _Layout:
         kept = np.ones((len(rows), self._type.itemsize), np.bool_)
         for i, span in enumerate(self._spans):
             kept[:, span] = ~nulls[:, i, np.newaxis]
-        rows["length"] = _varints(kept[:, self._begin :].sum(axis=1, dtype=np.uint64), LENGTH_BYTES)
         everything: NDArray[np.uint8] = rows.view(np.uint8).reshape(kept.shape)
+        lengths = kept[:, self._begin :].sum(axis=1, dtype=np.uint64)
+        everything[:, self._length_at : self._begin] = _varints(lengths, self._begin - self._length_at)
         return everything[kept].tobytes()
 
 
@@ -114,12 +122,13 @@ def _before_value(measurement: str) -> bytes:
 
 def _width(numbers: NDArray[np.uint64]) -> int:
     """Return how many bytes the longest varint of these numbers has."""
-    return max(1, -(-int(numbers.max()).bit_length() // 7))
+    return max(1, -(-int(np.maximum.reduce(numbers)).bit_length() // 7))
 
 
 def _varints(numbers: NDArray[np.uint64], width: int) -> NDArray[np.uint8]:
-    """Return each number as a varint of `width` bytes, which are seven bits each and whether another follows."""
-    encoded = (numbers[:, np.newaxis] >> SEVEN_BITS[:width]).astype(np.uint8)
-    encoded |= 0x80
-    encoded[:, -1] &= 0x7F
-    return encoded
+    """Return each number as a varint of `width` bytes, which are seven bits each and whether another follows.
+
+    The last byte has no more than seven bits, because no number is wider.
+    """
+    shifted = np.right_shift(numbers[:, np.newaxis], SEVEN_BITS[width]).astype(np.uint8)
+    return np.bitwise_or(shifted, ANOTHER_FOLLOWS[width], out=shifted)
