@@ -1,7 +1,6 @@
 """The operator killed between any two of its steps, and a new one that goes on from there."""
 
 import base64
-import json
 import secrets
 import signal
 from collections.abc import Callable, Iterator
@@ -11,23 +10,18 @@ from typing import Any
 
 import pytest
 
-from sensorlog_operator import brokers, roles, schema, topics
-from sensorlog_operator.kube import CHILD_KINDS
-from sensorlog_operator.roles import ObservedRoles
-from sensorlog_operator.schema import ObservedSchema
 from support import kills
 from support.apiserver import ApiServer, Object
 from support.containers import ContainerEngine
 from support.database import Database
 from support.kafka import KafkaBroker
 from support.operated import OperatedPipeline, kubeconfig, login, operated_api_server
+from support.worlds import world
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 
 MOST_ROUNDS = 5
 MOST_STEPS = 200
-RANDOM = ("clusterIP", "clusterIPs", "sensorlog.dev/config-checksum", "sensorlog.dev/manifest-hash")
-"""What differs between two pipelines that are the same otherwise."""
 
 
 @dataclass
@@ -47,11 +41,6 @@ class Plant:
         """What a reconcile is given."""
         return f"{self.pipeline.namespace}/{self.pipeline.name}"
 
-    @property
-    def schema(self) -> str:
-        """The pipeline's schema."""
-        return f"slp_{self.pipeline.namespace}_{self.pipeline.name}".replace("-", "_")
-
     def killed_after(self, changes: int) -> bool:
         """Reconcile until so many changes were made; return whether there were so many."""
         return kills.reconcile(str(self.kubeconfig), self.key, kill_after=changes) == -signal.SIGKILL
@@ -65,51 +54,7 @@ class Plant:
 
     def world(self) -> Object:
         """Return all there is of the pipeline, in words that are the same for every pipeline of the same spec."""
-        with schema.connect(self.database.uri) as connection:
-            known = roles.observe(connection, self.schema)
-            database = self._database(schema.observe(connection, self.schema), known)
-        found = {"topics": self._topics(), "database": database, "children": self._children()}
-        text = json.dumps(found, sort_keys=True, default=str)
-        prefix = known.names.group("ingest").removesuffix("_writer")
-        names = ((prefix, "ROLES"), (self.schema, "SCHEMA"), (self.pipeline.namespace, "NAMESPACE"), (self.uid, "UID"))
-        for name, word in names:
-            text = text.replace(name, word)
-        return dict(json.loads(text))
-
-    def _topics(self) -> Object:
-        kafka = brokers.admin({"bootstrap.servers": self.pipeline.broker.bootstrap_servers})
-        prefix = f"{self.pipeline.namespace}.{self.pipeline.name}"
-        observed = topics.observe(kafka, [f"{prefix}.readings", f"{prefix}.sensors"])
-        return {name: [topic.partitions, topic.config.get("retention.ms")] for name, topic in observed.items()}
-
-    @staticmethod
-    def _database(seen: ObservedSchema, known: ObservedRoles) -> Object:
-        return {
-            "tables": seen.tables,
-            "keys": seen.primary_keys,
-            "indexes": {table: sorted(map(str, columns)) for table, columns in seen.indexes.items()},
-            "chunks": seen.chunk_interval,
-            "comment": seen.comment,
-            "roles": {name: role.can_login for name, role in known.roles.items()},
-            "rights": sorted(map("/".join, known.privileges)),
-        }
-
-    def _children(self) -> Object:
-        found = {}
-        for kind, where in CHILD_KINDS.items():
-            if where.optional:
-                continue
-            for child in self.pipeline.server.call("GET", where.path(self.pipeline.namespace))["items"]:
-                rest = {key: value for key, value in child.items() if key not in ("metadata", "status")}
-                found[f"{kind} {child['metadata']['name']}"] = plain(rest)
-        return found
-
-
-def plain(value: Any) -> Any:
-    """Return a part of an object without what is random."""
-    if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items() if key not in RANDOM}
-    return [plain(inner) for inner in value] if isinstance(value, list) else value
+        return world(self.pipeline, self.database, self.uid)
 
 
 MakePlant = Callable[..., Plant]

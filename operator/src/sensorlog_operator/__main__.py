@@ -49,7 +49,7 @@ def run(settings: Settings) -> int:
     reconciler = Reconciler(kube, settings, claims, Events(kube, instance), requeue=queue.add)
     controller = Controller(queue, reconciler, claims, settings)
     health.liveness += [controller.stuck, watches.problem]
-    health.readiness.append(controller.not_started)
+    health.readiness += [controller.not_started, watches.not_begun]
     telemetry = TelemetryServer(settings.telemetry_port, health)
     previews = PreviewServer(settings.plan_port, reconciler.plan) if settings.plan_port else None
     registry = kopf.OperatorRegistry()

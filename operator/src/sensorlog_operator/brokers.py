@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from sensorlog.trouble import Trouble, in_words, is_refusal
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
+from sensorlog_operator.outages import Outages
 
 REQUEST_TIMEOUT_SECONDS = 8.0
 
@@ -47,6 +48,7 @@ class KafkaAdmin:
     """
 
     def __init__(self, options: Mapping[str, str]) -> None:
+        self.way = _way(options)
         self.trouble = Trouble()
         self.used_at = time.monotonic()
         self._cluster_id = ""
@@ -84,10 +86,13 @@ class KafkaAdmin:
         is_refused = False
         while True:
             try:
-                return future.result(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+                answer = future.result(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
             except TimeoutError:
                 if time.monotonic() >= deadline:
                     raise
+            else:
+                _OUTAGES.over(self.way)
+                return answer
             self.client.poll(0)
             if self.trouble.is_refusal and not is_refused:
                 is_refused, deadline = True, min(deadline, time.monotonic() + REFUSED_SECONDS)
@@ -117,10 +122,19 @@ class _Clients:
 
 
 _CLIENTS = _Clients()
+_OUTAGES = Outages()
+
+
+def _way(options: Mapping[str, str]) -> str:
+    return repr(sorted(options.items()))
 
 
 def admin(options: Mapping[str, str]) -> KafkaAdmin:
-    """Return an admin client for librdkafka `options`, shared between pipelines that have the same ones."""
+    """Return an admin client for librdkafka `options`, shared between pipelines that have the same ones.
+
+    UnavailableError while it is known that no broker answers.
+    """
+    _OUTAGES.check(_way(options))
     return _CLIENTS.get(options)
 
 
@@ -142,6 +156,7 @@ def _mapped(error: KafkaError, kafka: KafkaAdmin) -> PipelineError:
     cause = kafka.trouble.error or error
     if is_refusal(error) or is_refusal(cause):
         _CLIENTS.discard(kafka)
+        _OUTAGES.over(kafka.way)
         return NeedsChangeError(
             Reason.KAFKA_AUTHENTICATION_FAILED,
             f"Kafka refused the connection or the right to do this ({in_words(cause)}). Check spec.kafka.security, the"
@@ -152,12 +167,15 @@ def _mapped(error: KafkaError, kafka: KafkaAdmin) -> PipelineError:
             Reason.KAFKA_REJECTED,
             f"Kafka rejected the request ({error.str()}). Correct spec.kafka.",
         )
-    return UnavailableError(
+    unavailable = UnavailableError(
         Reason.KAFKA_UNAVAILABLE,
         f"Kafka does not answer ({in_words(cause)}). Check that the brokers of spec.kafka.bootstrapServers run and can"
         " be reached from the operator, and that spec.kafka.security.protocol is that of their listener; it keeps"
         " trying.",
     )
+    if error.code() < 0:  # of librdkafka itself: no broker has said anything
+        _OUTAGES.note(kafka.way, unavailable)
+    return unavailable
 
 
 _FIELDS = {

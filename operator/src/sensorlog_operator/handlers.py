@@ -6,6 +6,7 @@ annotations on users' resources, which then could not be deleted once the operat
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -100,8 +101,8 @@ class Watcher:
 class Login:
     """Gives kopf what the API server wants to see, read anew each time that it was refused.
 
-    kopf takes nothing back that was refused before, and ends a watch that is left without: an API server that refuses a
-    good token while it starts would end them all. So each time is a different one to kopf, preferred to those before.
+    kopf takes nothing back that was refused before, and ends the operator that is left without. An API server that
+    starts may refuse a good token, so each time is another one to kopf, preferred to those before.
     """
 
     def __init__(self) -> None:
@@ -121,22 +122,28 @@ class Login:
 
 
 class Watches:
-    """Whether all watches go on: kopf begins none again that ended by an error which nobody foresaw."""
+    """Whether watches have begun, and their loop turns. Where one ends by an error, kopf ends the operator."""
 
     def __init__(self) -> None:
         self._beat = Heartbeat("the loop that watches the API server", SILENCE_SECONDS)
-        self._begun: set[str] = set()
-        self._ended: set[str] = set()
+        self._have_begun = False
+        self._started = 0.0
         self._task: asyncio.Task[None] | None = None
 
+    def not_begun(self) -> Problem:
+        """Return that no watch has begun yet; for readiness."""
+        return None if self._have_begun else "watches nothing yet: is the CRD installed?"
+
     def problem(self) -> Problem:
-        """Return which watches ended, or that the loop stands still; for liveness."""
-        if self._ended:
-            return f"ended for good: {', '.join(sorted(self._ended))}"
-        return self._beat() if self._task else None
+        """Return that the loop stands still, or that no watch began when all else had; for liveness."""
+        if self._task is None:
+            return None
+        is_late = time.monotonic() - self._started > SILENCE_SECONDS
+        return self._beat() or (self.not_begun() if is_late else None)
 
     def start(self) -> None:
         """Look at the watches of the running loop from now on, until `stop`."""
+        self._started = time.monotonic()
         self._beat.beat()
         self._task = asyncio.create_task(self._look(), name="look at watches")
 
@@ -149,9 +156,7 @@ class Watches:
 
     async def _look(self) -> None:
         while True:
-            going_on = {name for task in asyncio.all_tasks() if (name := task.get_name()).startswith(WATCHER)}
-            self._begun |= going_on
-            self._ended = self._begun - going_on
+            self._have_begun |= any(task.get_name().startswith(WATCHER) for task in asyncio.all_tasks())
             self._beat.beat()
             await asyncio.sleep(BEAT_SECONDS)
 
@@ -202,7 +207,7 @@ def register(
 
 
 class Patience:
-    """Delays in seconds between the attempts of a request: without an end, because a watch whose request fails ends."""
+    """Delays in seconds between the attempts of a request: without an end, because kopf ends with one that fails."""
 
     def __iter__(self) -> Iterator[float]:
         """Yield the delays."""

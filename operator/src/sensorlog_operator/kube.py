@@ -170,6 +170,8 @@ class Kube:
             raise UnavailableError(
                 Reason.KUBERNETES_UNAVAILABLE, f"The API server does not answer {method} {path}: {e}"
             ) from e
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            _authenticate(self._api.configuration)  # with the token that came for one that expired
         if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
             raise _refused(method, path, response.status, answer)
         return answer
@@ -177,7 +179,9 @@ class Kube:
 
 def _refused(method: str, path: str, status: int, answer: Object) -> PipelineError:
     message = f"The API server refused {method} {path} ({status}): {answer.get('message', 'no message')}"
-    if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.FORBIDDEN):
+    # An API server that has just started knows no rights yet: who only looks comes again.
+    is_rejected = status == HTTPStatus.FORBIDDEN and method != "GET"
+    if is_rejected or status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
         return NeedsChangeError(Reason.WORKLOAD_REJECTED, message)
     return UnavailableError(Reason.KUBERNETES_UNAVAILABLE, message)
 
@@ -185,8 +189,12 @@ def _refused(method: str, path: str, status: int, answer: Object) -> PipelineErr
 def connect() -> Kube:
     """Return the API of the cluster this process runs in, else of the current kubeconfig."""
     configuration = client.Configuration(retries=RETRIES)
+    _authenticate(configuration)
+    return Kube(client.ApiClient(configuration))
+
+
+def _authenticate(configuration: client.Configuration) -> None:
     try:
         config.load_incluster_config(configuration)
     except config.ConfigException:
         config.load_kube_config(client_configuration=configuration)
-    return Kube(client.ApiClient(configuration))

@@ -19,6 +19,7 @@ from sensorlog import rollups
 from sensorlog_operator import sql
 from sensorlog_operator.bounded import STATEMENT_SECONDS, BoundedConnection
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
+from sensorlog_operator.outages import Outages
 from sensorlog_operator.plans import Action, Refusal
 
 Connection = psycopg.Connection[dict[str, Any]]
@@ -29,6 +30,8 @@ Edition = Literal["timescale", "apache"]
 CONNECT_TIMEOUT_SECONDS = 5
 LOCK_TIMEOUT_MS = 5_000
 """A DDL statement that waits for a lock makes every later reader of the table wait behind it: give up early."""
+
+_OUTAGES = Outages()
 
 READINGS = "sensor_data"
 INDEXES: Mapping[str, tuple[str, ...]] = {
@@ -194,17 +197,30 @@ class Execute(Action):
 @contextmanager
 def connect(uri: str) -> Iterator[Connection]:
     """Yield an autocommit connection with bounded waits; failures are PipelineErrors."""
-    with mapped_errors():
-        connection = BoundedConnection.connect(
-            uri,
-            autocommit=True,
-            row_factory=dict_row,
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            application_name="sensorlog-operator",
-            options=f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_TIMEOUT_MS}",
-        )
-        with connection:
-            yield connection
+    _OUTAGES.check(uri)
+    try:
+        with mapped_errors():
+            connection = _connected(uri)
+    except UnavailableError as e:
+        _OUTAGES.note(uri, e)
+        raise
+    except NeedsChangeError:
+        _OUTAGES.over(uri)
+        raise
+    _OUTAGES.over(uri)
+    with mapped_errors(), connection:
+        yield connection
+
+
+def _connected(uri: str) -> Connection:
+    return BoundedConnection.connect(
+        uri,
+        autocommit=True,
+        row_factory=dict_row,
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        application_name="sensorlog-operator",
+        options=f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_TIMEOUT_MS}",
+    )
 
 
 @contextmanager
