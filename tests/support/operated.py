@@ -114,9 +114,15 @@ def pipelines_path(namespace: str) -> str:
     return f"/apis/sensorlog.dev/v1alpha1/namespaces/{namespace}/sensorlogpipelines"
 
 
-def kubeconfig(server: ApiServer, path: Path) -> Path:
-    """Write a kubeconfig with a token of the operator's account."""
-    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}
+def kubeconfig(server: ApiServer, path: Path, account: str = ACCOUNT) -> Path:
+    """Write a kubeconfig with a token of the operator's account, or of another one of its namespace."""
+    return write_kubeconfig(
+        server, path, server.token({"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE})
+    )
+
+
+def write_kubeconfig(server: ApiServer, path: Path, token: str) -> Path:
+    """Write a kubeconfig with this token."""
     authority = base64.b64encode(server.authority.certificate).decode()
     cluster = {"server": server.url, "certificate-authority-data": authority}
     context = {"cluster": "test", "user": "operator"}
@@ -124,7 +130,7 @@ def kubeconfig(server: ApiServer, path: Path) -> Path:
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "test", "cluster": cluster}],
-        "users": [{"name": "operator", "user": {"token": server.token(subject)}}],
+        "users": [{"name": "operator", "user": {"token": token}}],
         "contexts": [{"name": "test", "context": context}],
         "current-context": "test",
     }

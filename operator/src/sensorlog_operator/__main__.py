@@ -14,7 +14,7 @@ from sensorlog.telemetry import Health, TelemetryServer, configure_logging
 from sensorlog_operator import kube as kubernetes_api
 from sensorlog_operator.claims import Claim, Claims
 from sensorlog_operator.controller import STALLED_LIMIT, Controller
-from sensorlog_operator.errors import NeedsChangeError, PipelineError
+from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
 from sensorlog_operator.events import Events
 from sensorlog_operator.handlers import Watcher, Watches, register
 from sensorlog_operator.models import Pipeline
@@ -81,7 +81,15 @@ def run(settings: Settings) -> int:
 
 
 def load_claims(kube: kubernetes_api.Kube, claims: Claims, namespaces: Sequence[str]) -> None:
-    """Note who claims what before the first reconcile, so that none decides without knowing its seniors."""
+    """Note who claims what before the first reconcile, so that none decides without knowing its seniors.
+
+    UnavailableError while the cluster has no pipelines to list.
+    """
+    if not kube.serves(kubernetes_api.PIPELINE.api):
+        raise UnavailableError(
+            Reason.KUBERNETES_UNAVAILABLE,
+            "The cluster does not know SensorLogPipelines: install the CRD. The operator waits for it.",
+        )
     for namespace in namespaces or (None,):
         for body in kube.list(kubernetes_api.PIPELINE, namespace):
             try:

@@ -12,7 +12,7 @@ from sensorlog_operator.claims import Claim, Claims
 from sensorlog_operator.conditions import Condition, build_status, status_patch
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
 from sensorlog_operator.events import Events
-from sensorlog_operator.kube import DEPLOYMENT, FINALIZER_MANAGER, PIPELINE, POD, Kube
+from sensorlog_operator.kube import DEPLOYMENT, FINALIZER_MANAGER, PIPELINE, POD, Kube, Object
 from sensorlog_operator.models import GROUP, KIND, VERSION, Pipeline, Resource
 from sensorlog_operator.secrets import Credentials
 
@@ -34,7 +34,20 @@ def set_finalizer(kube: Kube, pipeline: Resource, *, wanted: bool) -> None:
         "kind": KIND,
         "metadata": {**metadata, **({"finalizers": [FINALIZER]} if wanted else {})},
     }
-    kube.apply(PIPELINE, body, manager=FINALIZER_MANAGER)
+    applied = kube.apply(PIPELINE, body, manager=FINALIZER_MANAGER) or {"metadata": {}}
+    left = applied["metadata"].get("finalizers", ())
+    if not wanted and FINALIZER in left:
+        _take_from_others(kube, applied["metadata"])
+
+
+def _take_from_others(kube: Kube, metadata: Object) -> None:
+    """Take our finalizer away where it is not ours by server-side apply, as after a restore from a backup.
+
+    The version is named, so that a finalizer which somebody adds at this moment stays (the API server refuses then).
+    """
+    others = [name for name in metadata["finalizers"] if name != FINALIZER]
+    patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": others}}
+    kube.merge(PIPELINE, metadata, patch)
 
 
 class Deletion:

@@ -15,7 +15,7 @@ import structlog
 from sensorlog.telemetry import configure_logging
 from sensorlog_operator import kube as kubernetes_api
 from sensorlog_operator.deletion import FINALIZER, set_finalizer
-from sensorlog_operator.errors import NeedsChangeError, PipelineError
+from sensorlog_operator.errors import PipelineError
 from sensorlog_operator.events import Events
 from sensorlog_operator.kube import PIPELINE, Kube
 from sensorlog_operator.models import Resource
@@ -38,22 +38,22 @@ def main() -> int:
 
 
 def let_go(kube: Kube, namespaces: Sequence[str]) -> int:
-    """Take our finalizer from every pipeline; return from how many it could not be taken.
+    """Take our finalizer from every pipeline; return how many pipelines and namespaces that failed for.
 
     UnavailableError where the API server does not answer. A cluster without the CRD has no pipelines.
     """
     if not kube.serves(PIPELINE.api):
         return 0
-    found = [Resource.from_body(body) for namespace in namespaces or (None,) for body in _list(kube, namespace)]
-    return sum(not _release(kube, resource) for resource in found if FINALIZER in resource.finalizers)
+    return sum(_let_go_in(kube, namespace) for namespace in namespaces or (None,))
 
 
-def _list(kube: Kube, namespace: str | None) -> list[kubernetes_api.Object]:
+def _let_go_in(kube: Kube, namespace: str | None) -> int:
     try:
-        return kube.list(PIPELINE, namespace)
-    except NeedsChangeError as e:  # a namespace that was deleted took our rights in it along
-        log.warning("namespace left out", namespace=namespace, error=e.message)
-        return []
+        found = [Resource.from_body(body) for body in kube.list(PIPELINE, namespace)]
+    except PipelineError as e:
+        log.error("namespace not looked into", namespace=namespace, error=e.message)  # noqa: TRY400 -- it says all
+        return 1
+    return sum(not _release(kube, resource) for resource in found if FINALIZER in resource.finalizers)
 
 
 def _release(kube: Kube, resource: Resource) -> bool:
