@@ -61,6 +61,7 @@ class _Shared:
     def __init__(self, pipeline: Any, report: Report) -> None:
         self.pipeline = pipeline
         self.report = report
+        self.known = None
 
 
 def reconcile(pipeline: Pipeline, **timescale: Any) -> tuple[list[str], Report]:

@@ -23,7 +23,8 @@ HORIZON = timedelta(days=7)
 def observe_backlog(pipeline: Pipeline, partitions: int, stored: dict[int, int]) -> Backlog:
     """Return the backlog of a pipeline's readings."""
     kafka = brokers.admin({"bootstrap.servers": pipeline.config.kafka.bootstrap_servers})
-    return backlog.observe(kafka, pipeline.config.kafka.readings_topic, partitions, stored, HORIZON)
+    question = backlog.Question(pipeline.config.kafka.readings_topic, partitions, stored, HORIZON)
+    return backlog.observe(kafka, question)
 
 
 def produce_at(broker: KafkaBroker, topic: str, partition: int, ages: list[timedelta]) -> None:

@@ -328,7 +328,10 @@ def test_every_right_is_used_and_every_use_is_granted(
     pipeline.wait_condition("QueryReady", "False", "Progressing")
     Pods(pipeline, tmp_path).report("query", total=1)
     pipeline.change(canary={})
-    wait_until(lambda: TOKEN in used(api_server.requests(USER)), deadline=45, what="a token for canaries")
+    late = {TOKEN, *(("keda.sh", plural, "watch") for plural in ("scaledobjects", "triggerauthentications"))}
+    wait_until(
+        lambda: late <= used(api_server.requests(USER)), deadline=45, what="a token for canaries, KEDA's watches"
+    )
     # Ingest that logs in would scale by a TriggerAuthentication; what exists goes on while the broker refuses it.
     put_secret(api_server, pipeline.namespace, "kafka-user", username="u", password=secrets.token_hex(8))
     pipeline.change(kafka={"security": security})

@@ -85,7 +85,7 @@ def test_a_topic_grows_and_keeps_its_messages(broker: KafkaBroker, topic: Provis
     topic.provision(partitions=4)
     wait_until(lambda: topic.observed().partitions, lambda n: n == 4, deadline=20, what="four partitions")
     wait_until(
-        lambda: backlog.observe(topic.kafka, topic.name, 4, {}, None).lag,
+        lambda: backlog.observe(topic.kafka, backlog.Question(topic.name, 4, {}, None)).lag,
         lambda lag: lag == 2,
         deadline=20,
         what="two messages",

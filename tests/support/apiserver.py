@@ -88,6 +88,13 @@ class ApiServer(Outages):
         self, method: str, path: str, body: Object | None = None, *, token: str = ADMIN_TOKEN, kind: str = JSON
     ) -> Object:
         """Return the answer to a call; urllib's HTTPError where it is refused. `kind` is the body's content type."""
+        answer: Object = json.loads(self.text(method, path, body, token=token, kind=kind))
+        return answer
+
+    def text(
+        self, method: str, path: str, body: Object | None = None, *, token: str = ADMIN_TOKEN, kind: str = JSON
+    ) -> str:
+        """Return the answer to a call as it came; else as `call`."""
         request = urllib.request.Request(  # noqa: S310 -- our own server
             self.url + path,
             json.dumps(body).encode() if body else None,
@@ -96,8 +103,7 @@ class ApiServer(Outages):
         )
         trusted = ssl.create_default_context(cadata=self.authority.certificate.decode())
         with urllib.request.urlopen(request, timeout=10, context=trusted) as reply:  # noqa: S310
-            answer: Object = json.loads(reply.read())
-        return answer
+            return str(reply.read().decode())
 
     def find(self, path: str) -> Object | None:
         """Return an object, None where it does not exist."""

@@ -110,7 +110,7 @@ def queue() -> WorkQueue:
 @pytest.fixture
 def watcher(queue: WorkQueue) -> Watcher:
     """Return a watcher that has seen the pipeline default/plant."""
-    watcher = Watcher(queue, Claims())
+    watcher = Watcher(queue.add, Claims())
     watcher.pipeline({"type": "ADDED", "object": pipeline_body()})
     assert taken(queue) == ["default/plant"]
     return watcher
@@ -141,7 +141,7 @@ def test_secrets_that_are_named_or_made_are_watched(
     watcher: Watcher, queue: WorkQueue, name: str, expected: int
 ) -> None:
     """One that somebody deleted comes back at once."""
-    watcher.secret({"type": "DELETED", "object": {"metadata": {"namespace": "default", "name": name}}})
+    watcher.secret({"namespace": "default", "name": name})
     assert len(taken(queue)) == expected
 
 

@@ -9,8 +9,10 @@ import pytest
 
 from sensorlog_operator.claims import Claims
 from sensorlog_operator.controller import Controller
+from sensorlog_operator.mirror import Mirror
 from sensorlog_operator.reconcile import Reconciler
 from sensorlog_operator.settings import Settings
+from sensorlog_operator.surveys import Surveys
 from sensorlog_operator.workqueue import WorkQueue
 from support.waiting import wait_for_value, wait_until
 
@@ -38,7 +40,8 @@ class Workers:
         self.queue, self.reconciles = queue, Reconciles()
         reconciler = cast("Reconciler", self.reconciles)
         settings = Settings(ingest_image="ingest", query_image="query", stuck_seconds=STUCK_SECONDS)
-        self.controller = Controller(queue, reconciler, Claims(), settings)
+        nothing = Surveys(cast("Mirror", None))  # there are no pipelines to look at
+        self.controller = Controller(queue, reconciler, Claims(), nothing, settings)
 
     def wait_stuck(self, why: str) -> None:
         """Wait until liveness says no."""

@@ -25,10 +25,10 @@ each verb is used, and that no other is. */}}
   verbs: [list, watch, create, patch, delete]
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [list, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 - apiGroups: [keda.sh]
   resources: [scaledobjects, triggerauthentications]
-  verbs: [list, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 # What the pods of a Deployment that is not ready complain about.
 - apiGroups: [""]
   resources: [pods]

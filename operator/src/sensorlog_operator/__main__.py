@@ -17,11 +17,13 @@ from sensorlog_operator.controller import STALLED_LIMIT, Controller
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
 from sensorlog_operator.events import Events
 from sensorlog_operator.handlers import Watcher, Watches, register
+from sensorlog_operator.mirror import Listeners, Mirror
 from sensorlog_operator.models import Pipeline
 from sensorlog_operator.preview import PreviewServer
 from sensorlog_operator.reconcile import Reconciler
 from sensorlog_operator.reviewers import Reviewers
 from sensorlog_operator.settings import Settings
+from sensorlog_operator.surveys import Surveys
 from sensorlog_operator.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -46,9 +48,18 @@ def run(settings: Settings) -> int:
     kube = kubernetes_api.connect()
     queue = WorkQueue(limit=settings.workers, stalled_limit=STALLED_LIMIT)
     claims, health, watches = Claims(), Health(), Watches()
-    reconciler = Reconciler(kube, settings, claims, Events(kube, instance), requeue=queue.add)
-    controller = Controller(queue, reconciler, claims, settings)
-    health.liveness += [controller.stuck, watches.problem]
+
+    def changed(key: str) -> None:
+        controller.changed(key)
+
+    watcher = Watcher(changed, claims)
+    mirror = Mirror(
+        kube, settings.watch_namespaces, settings.watch_silence_seconds, Listeners(watcher.child, watcher.secret)
+    )
+    surveys = Surveys(mirror)
+    reconciler = Reconciler(kube, settings, claims, Events(kube, instance), requeue=queue.add, surveys=surveys)
+    controller = Controller(queue, reconciler, claims, surveys, settings)
+    health.liveness += [controller.stuck, watches.problem, mirror.problem]
     health.readiness += [controller.not_started, watches.not_begun]
     telemetry = TelemetryServer(settings.telemetry_port, health)
     previews = PreviewServer(settings.plan_port, reconciler.plan) if settings.plan_port else None
@@ -57,11 +68,12 @@ def run(settings: Settings) -> int:
     def on_startup() -> None:
         load_claims(kube, claims, settings.watch_namespaces)
         look_at_reviewers(kube, settings, queue)
+        mirror.start()
         controller.start()
         if previews:
             previews.start()
 
-    register(registry, Watcher(queue, claims), watches, settings, on_startup)
+    register(registry, watcher, watches, settings, on_startup)
     telemetry.start()
     try:
         # Without an identity kopf asks for the user's name, which a container's numeric user has not.
@@ -73,6 +85,7 @@ def run(settings: Settings) -> int:
             identity=cast("Any", instance),
         )
     finally:
+        mirror.stop()
         controller.stop()
         telemetry.stop()
         if previews:

@@ -126,7 +126,31 @@ class Access:
                 outcome.problems.append(e)
         return outcome
 
+    def restless(self, observed: ObservedRoles | None) -> bool:
+        """Return whether `converge` may have something to do, from what is held and seen; a login's use is not asked.
+
+        Raises NeedsChangeError as `mounts`.
+        """
+        if not self.managed:
+            return any(self._held(component).passwords for component in COMPONENTS)
+        if observed is None or not observed.complete:
+            return True
+        return not all(
+            self._at_rest(observed, component) and not self._to_store(component, observed.names, self._held(component))
+            for component in COMPONENTS
+        )
+
+    def _at_rest(self, observed: ObservedRoles, component: Component) -> bool:
+        seen = Seen(observed.names.logins(component), observed.fingerprints(component))
+        return self.managed and logins.at_rest(self._held(component), seen, self._wish, datetime.now(UTC))
+
+    @property
+    def _wish(self) -> Wish:
+        return Wish(self._pipeline.rotation_request, self._pipeline.rotation_interval)
+
     def _component(self, connection: schema.Connection, observed: ObservedRoles, component: Component) -> list[Action]:
+        if self._at_rest(observed, component):
+            return self._store(component, observed.names, self._held(component))
         names = observed.names.logins(component)
         seen = Seen(names, observed.fingerprints(component), self._in_use(component, names))
         held = self._wanted(self._held(component), seen)
@@ -146,8 +170,7 @@ class Access:
     def _wanted(self, held: Held, seen: Seen) -> Held:
         if not self.managed:
             return Held(held.passwords, request=held.request, made=held.made)
-        wish = Wish(self._pipeline.rotation_request, self._pipeline.rotation_interval)
-        return logins.begin(held, seen, wish, datetime.now(UTC), secrets.token_urlsafe(PASSWORD_BYTES))
+        return logins.begin(held, seen, self._wish, datetime.now(UTC), secrets.token_urlsafe(PASSWORD_BYTES))
 
     def _in_use(self, component: Component, names: Mapping[Slot, str]) -> frozenset[Slot]:
         """Return the logins that pods may be using: those that a pod or the template names, both while it rolls out."""
@@ -180,6 +203,17 @@ class Access:
 
     def _store(self, component: Component, names: RoleNames, held: Held) -> list[Action]:
         """Write the Secret where it differs."""
+        actions = self._to_store(component, names, held)
+        for action in actions:
+            if isinstance(action, Refusal):
+                raise NeedsChangeError(action.reason, action.summary)
+        if actions:
+            workloads.apply(self._kube, actions)
+            name = secret_name(self._pipeline, component)
+            self._secrets[component] = self._kube.get(SECRET, self._pipeline.namespace, name)
+        return actions
+
+    def _to_store(self, component: Component, names: RoleNames, held: Held) -> list[Action]:
         uri = self._credentials.database_uri(component)
         with schema.mapped_errors():
             uris = {key(s): with_login(uri, names.login(component, s), p) for s, p in held.passwords.items()}
@@ -193,14 +227,7 @@ class Access:
         )
         live = self._secrets[component]
         observed = {("Secret", wanted["metadata"]["name"]): live} if live else {}
-        actions = workloads.plan([wanted], observed, self._pipeline.uid)
-        for action in actions:
-            if isinstance(action, Refusal):
-                raise NeedsChangeError(action.reason, action.summary)
-        if actions:
-            workloads.apply(self._kube, actions)
-            self._secrets[component] = self._kube.get(SECRET, self._pipeline.namespace, wanted["metadata"]["name"])
-        return actions
+        return workloads.plan([wanted], observed, self._pipeline.uid)
 
     def _mount(self, component: Component) -> Mount | None:
         if not self.managed:

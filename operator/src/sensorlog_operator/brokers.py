@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from sensorlog.trouble import Trouble, in_words, is_refusal
+from sensorlog_operator import metrics
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
 from sensorlog_operator.outages import Outages
 
@@ -71,9 +72,13 @@ class KafkaAdmin:
         """Return Kafka's own id of the cluster; asked once, because it never changes."""
         if not self._cluster_id:
             with mapped_errors(self):
-                future = self.client.describe_cluster(request_timeout=REQUEST_TIMEOUT_SECONDS)
-                self._cluster_id = self.result(future).cluster_id
+                self._cluster_id = self.result(self.ask("describe_cluster")).cluster_id
         return self._cluster_id
+
+    def ask(self, operation: str, *arguments: Any) -> Any:
+        """Send a request, counted by the name of the client's method; return its future, or one of each part."""
+        metrics.KAFKA_REQUESTS.labels(operation).inc()
+        return getattr(self.client, operation)(*arguments, request_timeout=REQUEST_TIMEOUT_SECONDS)
 
     def results(self, futures: Mapping[Any, "Future[Any]"]) -> dict[Any, Any]:
         """Return what every future yields; PipelineError for the first that fails."""

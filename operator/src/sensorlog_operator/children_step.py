@@ -44,9 +44,16 @@ class ChildrenStep(Step):
         missing = [(kind, name) for name in names for kind in kinds if (kind, name) not in self._observed]
         return [Action(f"create {kind} {name}", creates=True) for kind, name in missing]
 
+    def restless(self) -> bool:
+        """Return whether a rollout is under way, or stuck: the pods say more."""
+        deployments = [child for (kind, _), child in self._observed.items() if kind == "Deployment"]
+        return not all(map(workloads.complete, deployments)) or len(deployments) < len(COMPONENTS)
+
     def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:  # noqa: ARG002
         """Apply what may be applied. It is planned again, because logins may have come since."""
         shared = self._round
+        if shared.known:
+            return []
         self._around = self._surroundings()
         forbidden = {entry.action.summary for entry in withheld}
         fresh = self.plan(shared.pipeline)

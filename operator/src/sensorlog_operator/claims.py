@@ -48,26 +48,44 @@ class Claims:
 
     def __init__(self) -> None:
         self._claims: dict[str, Claim] = {}
+        self._by_topic: dict[str, set[str]] = {}
         self._lock = threading.Lock()
 
     def put(self, claim: Claim) -> None:
         """Note or renew a claim."""
         with self._lock:
+            self._remove(claim.key)
             self._claims[claim.key] = claim
+            for topic in claim.topics:
+                self._by_topic.setdefault(topic, set()).add(claim.key)
 
     def forget(self, key: str) -> list[str]:
         """Take a pipeline's claim away; return the keys of those that may have waited for it."""
         with self._lock:
-            gone = self._claims.pop(key, None)
-            return [other.key for other in self._claims.values() if gone and other.contests(gone)]
+            gone = self._remove(key)
+            return [other.key for other in self._rivals(gone) if other.contests(gone)] if gone else []
 
     def senior(self, claim: Claim) -> tuple[Claim, frozenset[str]] | None:
         """Return an older pipeline that claims one of the same topics, and these topics."""
         with self._lock:
-            for other in self._claims.values():
+            for other in self._rivals(claim):
                 if other.uid != claim.uid and other.seniority < claim.seniority and (shared := other.contests(claim)):
                     return other, shared
         return None
+
+    def _remove(self, key: str) -> Claim | None:
+        claim = self._claims.pop(key, None)
+        for topic in claim.topics if claim else ():
+            keys = self._by_topic[topic]
+            keys.discard(key)
+            if not keys:
+                del self._by_topic[topic]
+        return claim
+
+    def _rivals(self, claim: Claim) -> list[Claim]:
+        """Return the claims to a topic of the same name, on whatever cluster."""
+        keys = {key for topic in claim.topics for key in self._by_topic.get(topic, ())}
+        return [self._claims[key] for key in sorted(keys)]
 
     def uids(self) -> frozenset[str]:
         """Return the uids of all pipelines."""

@@ -1,7 +1,10 @@
 """The threads that turn keys into reconciles: workers, and a resync that puts every key in again."""
 
+import heapq
+import math
 import threading
 import time
+from collections.abc import Sequence
 
 import structlog
 
@@ -11,10 +14,14 @@ from sensorlog_operator.claims import Claims
 from sensorlog_operator.errors import PipelineError
 from sensorlog_operator.reconcile import Reconciler
 from sensorlog_operator.settings import Settings
+from sensorlog_operator.surveys import Surveys
 from sensorlog_operator.workqueue import WorkQueue
 
 STALLED_LIMIT = 16
 """How many more reconciles may run while they wait for what does not answer: a thread each, that sleeps."""
+
+GROUP = 100
+"""Pipelines that are surveyed together, with a few requests to each cluster of brokers and each database."""
 
 STOP_SECONDS = 20
 
@@ -24,8 +31,12 @@ log = structlog.get_logger(__name__)
 class Controller:
     """Works on the queue until it is stopped."""
 
-    def __init__(self, queue: WorkQueue, reconciler: Reconciler, claims: Claims, settings: Settings) -> None:
+    def __init__(
+        self, queue: WorkQueue, reconciler: Reconciler, claims: Claims, surveys: Surveys, settings: Settings
+    ) -> None:
         self._queue = queue
+        self._surveys = surveys
+        self._looked_at: dict[str, float] = {}
         self._reconciler = reconciler
         self._claims = claims
         self._resync_seconds = settings.resync_seconds
@@ -46,6 +57,11 @@ class Controller:
         """Start the threads."""
         for thread in self._threads:
             thread.start()
+
+    def changed(self, key: str) -> None:
+        """Look at a pipeline anew, because something of it has changed."""
+        self._surveys.heard(key)
+        self._queue.add(key)
 
     def stop(self) -> None:
         """Let every worker finish the reconcile it is in; one that takes too long is left to die with the process."""
@@ -96,6 +112,22 @@ class Controller:
         return result != "done"
 
     def _resync(self) -> None:
-        while not self._stopping.wait(self._resync_seconds):
-            for key in self._claims.keys():  # noqa: SIM118 -- Claims is no mapping
-                self._queue.add(key)
+        """Look at every pipeline once in a period; not at all of them at once, but at a group of them in each turn."""
+        groups = 1
+        while not self._stopping.wait(self._resync_seconds / groups):
+            keys = self._claims.keys()
+            groups = max(1, math.ceil(len(keys) / GROUP))
+            self._look_at(self._longest_ago(keys, math.ceil(len(keys) / groups)))
+
+    def _longest_ago(self, keys: Sequence[str], count: int) -> list[str]:
+        self._looked_at = {key: self._looked_at.get(key, 0.0) for key in keys}
+        return heapq.nsmallest(count, keys, key=self._looked_at.__getitem__)
+
+    def _look_at(self, keys: Sequence[str]) -> None:
+        self._looked_at |= dict.fromkeys(keys, time.monotonic())
+        try:
+            self._surveys.look(keys)
+        except Exception:
+            log.exception("survey failed: this is a bug of the operator")
+        for key in keys:
+            self._queue.add(key)

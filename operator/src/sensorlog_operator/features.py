@@ -6,8 +6,8 @@ says of the rest that the edition lacks it: queries are then answered from the r
 `observe`, `plan` and `apply` are as in `schema`, after which they come: the hypertable is there already.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from psycopg import sql as pgsql
@@ -83,23 +83,35 @@ class ObservedFeatures:
 
 def observe(connection: Connection, desired: DesiredFeatures) -> ObservedFeatures:
     """Return what the database has and does with the readings."""
+    return observe_each(connection, [desired])[desired.schema]
+
+
+def observe_each(connection: Connection, desired: Sequence[DesiredFeatures]) -> dict[str, ObservedFeatures]:
+    """Return the same of each of these schemas, in as many statements as for one."""
+    schemas = [one.schema for one in desired]
     with mapped_errors():
         database = connection.execute(sql.DATABASE).fetchone() or {}
         edition = database["license"] or None
         version = _version(database["timescaledb_version"] or "")
+        base = ObservedFeatures(edition if version else None, version)
         if not version:
-            return ObservedFeatures(None, version)
-        if not ObservedFeatures(edition, version).licensed:
-            return ObservedFeatures(edition, version, expired=_expired(connection, desired))
-        policies = _policies(connection, desired.schema)
-        return ObservedFeatures(
-            edition,
-            version,
-            retention=policies.get("policy_retention"),
-            compression=policies.get("policy_compression"),
-            compressed_by=_compressed_by(connection, desired.schema),
-            rollups=rollups.observe(connection, desired.schema),
+            return dict.fromkeys(schemas, base)
+        if not base.licensed:
+            expired = _expired(connection, desired)
+            return {schema: replace(base, expired=tuple(expired.get(schema, ()))) for schema in schemas}
+        policies = _policies(connection, schemas)
+        compressed_by = _compressed_by(connection, schemas)
+        found = rollups.observe_each(connection, schemas)
+    return {
+        schema: replace(
+            base,
+            retention=policies.get((schema, "policy_retention")),
+            compression=policies.get((schema, "policy_compression")),
+            compressed_by=compressed_by.get(schema),
+            rollups=found[schema],
         )
+        for schema in schemas
+    }
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -112,33 +124,36 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _expired(connection: Connection, desired: DesiredFeatures) -> tuple[datetime, ...]:
-    if desired.retention is None:
-        return ()
+def _expired(connection: Connection, desired: Sequence[DesiredFeatures]) -> dict[str, list[datetime]]:
+    kept = {one.schema: one.retention for one in desired if one.retention is not None}
+    if not kept:
+        return {}
     parameters = {
-        "schema": desired.schema,
+        "schemas": list(kept),
         "table": READINGS,
-        "retention": desired.retention,
+        "retentions": list(kept.values()),
         "limit": CHUNKS_AT_ONCE,
     }
-    return tuple(row["range_end"] for row in connection.execute(features_sql.EXPIRED, parameters))
+    found: dict[str, list[datetime]] = {}
+    for row in connection.execute(features_sql.EXPIRED, parameters):
+        found.setdefault(row["schema"], []).append(row["range_end"])
+    return found
 
 
-def _policies(connection: Connection, schema: str) -> dict[str, Policy]:
-    rows = connection.execute(features_sql.POLICIES, {"schema": schema, "table": READINGS})
+def _policies(connection: Connection, schemas: Sequence[str]) -> dict[tuple[str, str], Policy]:
+    rows = connection.execute(features_sql.POLICIES, {"schemas": schemas, "table": READINGS})
     return {
-        row["proc_name"]: Policy(
+        (row["schema"], row["proc_name"]): Policy(
             row["drop_after"] if row["proc_name"] == "policy_retention" else row["compress_after"], row["scheduled"]
         )
         for row in rows
     }
 
 
-def _compressed_by(connection: Connection, schema: str) -> tuple[str, str] | None:
-    statement = features_sql.COMPRESSION.format(table=policies.regclass(schema, READINGS))
-    row = connection.execute(statement).fetchone()
+def _compressed_by(connection: Connection, schemas: Sequence[str]) -> dict[str, tuple[str, str]]:
+    rows = connection.execute(features_sql.COMPRESSION, {"schemas": schemas, "table": READINGS})
     # The catalog quotes what is a key word, such as time.
-    return (row["segmentby"], (row["orderby"] or "").replace('"', "")) if row else None
+    return {row["schema"]: (row["segmentby"], (row["orderby"] or "").replace('"', "")) for row in rows}
 
 
 def plan(desired: DesiredFeatures, observed: ObservedFeatures) -> list[Action]:

@@ -7,31 +7,42 @@ Source: TimescaleDB's documentation, API reference of 2.14 to 2.26.
 from psycopg.sql import SQL
 
 # Chunks whose newest possible reading is older than the retention; those before year 1 go with the first of them.
+# No more of each schema than the limit.
 EXPIRED = SQL("""
-SELECT range_end FROM timescaledb_information.chunks
-WHERE hypertable_schema = %(schema)s AND hypertable_name = %(table)s
-  AND range_end <= now() - %(retention)s::interval AND range_end > '0001-01-02'
-ORDER BY range_end LIMIT %(limit)s
+SELECT schema, range_end FROM (
+    SELECT c.hypertable_schema AS schema, c.range_end,
+           row_number() OVER (PARTITION BY c.hypertable_schema ORDER BY c.range_end) AS number
+    FROM timescaledb_information.chunks c
+    JOIN unnest(%(schemas)s::text[], %(retentions)s::interval[]) AS wanted(schema, retention)
+      ON c.hypertable_schema = wanted.schema
+    WHERE c.hypertable_name = %(table)s
+      AND c.range_end <= now() - wanted.retention AND c.range_end > '0001-01-02'
+) AS chunk
+WHERE number <= %(limit)s
+ORDER BY range_end
 """)
 
 POLICIES = SQL("""
-SELECT proc_name, scheduled, (config ->> 'drop_after')::interval AS drop_after,
+SELECT hypertable_schema AS schema, proc_name, scheduled, (config ->> 'drop_after')::interval AS drop_after,
        (config ->> 'compress_after')::interval AS compress_after
 FROM timescaledb_information.jobs
-WHERE hypertable_schema = %(schema)s AND hypertable_name = %(table)s
+WHERE hypertable_schema = ANY(%(schemas)s) AND hypertable_name = %(table)s
   AND proc_name IN ('policy_retention', 'policy_compression')
 ORDER BY job_id
 """)
 
 # The view that both names of the feature share; no row with settings while it is off.
 COMPRESSION = SQL("""
-SELECT segmentby, orderby FROM timescaledb_information.hypertable_compression_settings
-WHERE hypertable = to_regclass({table}) AND segmentby IS NOT NULL
+SELECT n.nspname AS schema, s.segmentby, s.orderby
+FROM timescaledb_information.hypertable_compression_settings s
+JOIN pg_class c ON c.oid = s.hypertable
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = ANY(%(schemas)s) AND c.relname = %(table)s AND s.segmentby IS NOT NULL
 """)
 
 # Policies of a continuous aggregate are listed under the hypertable that it is kept in, or else under its own name.
 ROLLUPS = SQL("""
-SELECT c.view_name, c.materialized_only,
+SELECT c.view_schema AS schema, c.view_name, c.materialized_only,
        r.job_id IS NOT NULL AS has_policy, r.scheduled, r.schedule_interval,
        (r.config ->> 'start_offset') IS NULL AS from_the_beginning,
        (r.config ->> 'end_offset')::interval AS end_offset,
@@ -49,8 +60,8 @@ LEFT JOIN timescaledb_information.jobs d
   ON d.proc_name = 'policy_retention'
  AND (d.hypertable_schema, d.hypertable_name) IN (
          (c.materialization_hypertable_schema, c.materialization_hypertable_name), (c.view_schema, c.view_name))
-WHERE c.hypertable_schema = %(schema)s AND c.hypertable_name = %(table)s AND c.view_schema = %(schema)s
-ORDER BY c.view_name, r.job_id
+WHERE c.hypertable_schema = ANY(%(schemas)s) AND c.hypertable_name = %(table)s AND c.view_schema = c.hypertable_schema
+ORDER BY c.view_schema, c.view_name, r.job_id
 """)
 
 DROP_CHUNKS = SQL("SELECT drop_chunks({table}, older_than => {before}::timestamptz)")

@@ -44,6 +44,9 @@ class FeaturesStep(Step):
 
     def observe(self) -> None:
         """Read the catalogs."""
+        if known := self._round.known:
+            self._observed = known.database.features
+            return
         if self._database.connection is None:
             return
         try:
@@ -54,6 +57,10 @@ class FeaturesStep(Step):
     def plan(self, pipeline: Pipeline) -> list[Action]:
         """Return what to add, to set back and to remove; on the apache edition also which chunks to drop."""
         return [] if self._observed is None else features.plan(desired(pipeline), self._observed)
+
+    def restless(self) -> bool:
+        """Return whether there may be more to do than could be planned."""
+        return self._observed is None or not self._observed.version
 
     def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:
         """Do what may be done; what fails is tried again, and keeps nothing else from being done."""

@@ -1,6 +1,6 @@
 """The figures in a pipeline's status, and whether Kafka is about to delete what is not stored yet."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -40,14 +40,27 @@ class Stored:
 
 def observe(connection: Connection, schema: str) -> Stored:
     """Return what the database holds of `schema`, whose tables must exist."""
-    table = pgsql.Literal(pgsql.Identifier(schema, READINGS).as_string(None))
-    statement = sql.FIGURES.format(
+    return observe_each(connection, [schema])[schema]
+
+
+def observe_each(connection: Connection, schemas: Sequence[str]) -> dict[str, Stored]:
+    """Return the same of each of `schemas`, in one statement."""
+    statement = sql.UNION_ALL.join(map(_statement, schemas))
+    with mapped_errors():
+        rows = connection.execute(statement, {"seconds": RATE_SECONDS}).fetchall()
+    return {row["schema"]: _stored(row) for row in rows}
+
+
+def _statement(schema: str) -> pgsql.Composed:
+    return sql.FIGURES.format(
+        schema=pgsql.Literal(schema),
         batches=pgsql.Identifier(schema, "ingest_batches"),
         letters=pgsql.Identifier(schema, "dead_letters"),
-        table=table,
+        table=pgsql.Literal(pgsql.Identifier(schema, READINGS).as_string(None)),
     )
-    with mapped_errors():
-        row = connection.execute(statement, {"seconds": RATE_SECONDS}).fetchone() or {}
+
+
+def _stored(row: Mapping[str, Any]) -> Stored:
     return Stored(
         rows_per_second=row["rows"] / RATE_SECONDS,
         newest=row["newest"],

@@ -18,13 +18,11 @@ from sensorlog.telemetry import Heartbeat, Problem
 from sensorlog_operator.access import secret_name
 from sensorlog_operator.claims import Claim, Claims
 from sensorlog_operator.errors import NeedsChangeError, PipelineError
-from sensorlog_operator.kube import CHILD_KINDS
-from sensorlog_operator.manifests import SELECTOR
+from sensorlog_operator.kube import INSTANCE
 from sensorlog_operator.models import APPROVE, GROUP, PLURAL, ROTATE_CREDENTIALS, VERSION, Pipeline, Resource
 from sensorlog_operator.roles import COMPONENTS
 from sensorlog_operator.secrets import projections
 from sensorlog_operator.settings import Settings
-from sensorlog_operator.workqueue import WorkQueue
 
 SERVER_TIMEOUT_SECONDS = 240
 """The API server ends a watch after so long, and kopf goes on where it was."""
@@ -44,17 +42,12 @@ BEAT_SECONDS = 1.0
 SILENCE_SECONDS = 60.0
 """How long the loop that watches may stand still before it is taken for dead."""
 
-SECRETS_OF_PEOPLE = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"
-"""Leaves out the many and large Secrets that no pipeline names."""
-
-CHILDREN = tuple(kind for kind in CHILD_KINDS.values() if kind.watched)
-
 
 class Watcher:
-    """Turns events into keys of the queue."""
+    """Turns events into keys of pipelines that have changed."""
 
-    def __init__(self, queue: WorkQueue, claims: Claims) -> None:
-        self._queue = queue
+    def __init__(self, changed: Callable[[str], None], claims: Claims) -> None:
+        self._changed = changed
         self._claims = claims
         self._seen: dict[str, tuple[Any, ...]] = {}
         self._secrets: dict[str, frozenset[str]] = {}
@@ -66,27 +59,25 @@ class Watcher:
         if event["type"] == "DELETED":
             self._seen.pop(resource.key, None)
             self._secrets.pop(resource.key, None)
-            self._queue.add(resource.key)
+            self._changed(resource.key)
             return
-        self._remember(body)
         asked = tuple(map(resource.annotations.get, (ROTATE_CREDENTIALS, APPROVE)))
         seen = (resource.uid, resource.generation, resource.deleting, resource.finalizers, asked)
         if event["type"] is None or self._seen.get(resource.key) != seen:
             self._seen[resource.key] = seen
-            self._queue.add(resource.key)
+            self._remember(body)
+            self._changed(resource.key)
 
-    def child(self, event: Mapping[str, Any]) -> None:
+    def child(self, metadata: Mapping[str, Any]) -> None:
         """Queue the pipeline that owns a child."""
-        meta = event["object"]["metadata"]
-        self._queue.add(f"{meta['namespace']}/{meta['labels']['app.kubernetes.io/instance']}")
+        self._changed(f"{metadata['namespace']}/{metadata['labels'][INSTANCE]}")
 
-    def secret(self, event: Mapping[str, Any]) -> None:
+    def secret(self, metadata: Mapping[str, Any]) -> None:
         """Queue the pipelines that name a Secret, or own it."""
-        meta = event["object"]["metadata"]
-        secret = f"{meta['namespace']}/{meta['name']}"
+        secret = f"{metadata['namespace']}/{metadata['name']}"
         for key, names in list(self._secrets.items()):
             if secret in names:
-                self._queue.add(key)
+                self._changed(key)
 
     def _remember(self, body: dict[str, Any]) -> None:
         try:
@@ -195,16 +186,6 @@ def register(
     async def _pipeline(event: kopf.RawEvent, **_: Any) -> None:
         watcher.pipeline(event)
 
-    @kopf.on.event("v1", "secrets", registry=registry)
-    async def _secret(event: kopf.RawEvent, **_: Any) -> None:
-        watcher.secret(event)
-
-    async def _child(event: kopf.RawEvent, **_: Any) -> None:
-        watcher.child(event)
-
-    for kind in CHILDREN:
-        kopf.on.event(*kind.full_name, registry=registry, id=f"child-{kind.plural}")(_child)
-
 
 class Patience:
     """Delays in seconds between the attempts of a request: without an end, because kopf ends with one that fails."""
@@ -228,6 +209,3 @@ def configure(settings: kopf.OperatorSettings, silence: float) -> None:
     settings.watching.client_timeout = SERVER_TIMEOUT_SECONDS + 30
     settings.watching.connect_timeout = CONNECT_TIMEOUT_SECONDS
     settings.watching.inactivity_timeout = silence
-    for kind in CHILDREN:
-        settings.watching.label_selectors[kind.full_name] = SELECTOR
-    settings.watching.field_selectors["secrets"] = SECRETS_OF_PEOPLE

@@ -5,7 +5,8 @@ Foreign errors become PipelineErrors in `Kube._call` and nowhere else.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -24,6 +25,18 @@ REPLICAS_MANAGER = "sensorlog-operator-replicas"
 """A manager that owns a Deployment's number of pods from when we leave it to a scaler until that changes it."""
 
 REQUEST_TIMEOUT_SECONDS = 10
+CONNECT_TIMEOUT_SECONDS = 10
+PAGE = 250
+"""Objects in one part of a list."""
+
+CONNECTIONS = 64
+"""Of the pool: one for each watch and each worker."""
+
+MANAGED_BY = "sensorlog-operator"
+INSTANCE = "app.kubernetes.io/instance"
+SELECTOR = f"app.kubernetes.io/managed-by={MANAGED_BY},{INSTANCE}"
+"""Selects all children; the label INSTANCE names their pipeline."""
+
 RETRIES = 1
 """Of a request on a connection that was kept and broke meanwhile; the queue comes again for the rest."""
 
@@ -32,6 +45,7 @@ APPLY_PATCH = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
 
 Object = dict[str, Any]
+Objects = list[Object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +60,6 @@ class Kind:
     """Whether a pipeline always has it; else it is deleted once the resource does not ask for it any more."""
     optional: bool = False
     """Whether some clusters do not know it."""
-
-    @property
-    def full_name(self) -> tuple[str, str]:
-        """Group (the core API has none) with version, and plural: what nobody can take for another's."""
-        return self.api.removeprefix("/apis/").removeprefix("/api/"), self.plural
 
     def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
         """Return the path of a collection, an object or a subresource."""
@@ -88,11 +97,20 @@ CHILD_KINDS: Mapping[str, Kind] = {
 }
 
 
+class ExpiredError(UnavailableError):
+    """The version that a watch or a list was to go on from is too old."""
+
+
 class Kube:
     """The calls the operator makes; safe to share between threads. Failures are PipelineErrors."""
 
     def __init__(self, api_client: client.ApiClient) -> None:
         self._api = api_client
+
+    @property
+    def api_client(self) -> client.ApiClient:
+        """What the calls go through."""
+        return self._api
 
     def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         """Return the object, None where it does not exist."""
@@ -102,13 +120,50 @@ class Kube:
         """Return whether the cluster knows an API, such as /apis/keda.sh/v1alpha1."""
         return self._call("GET", api, missing_is_none=True) is not None
 
-    def list(self, kind: Kind, namespace: str | None = None, *, selector: str = "") -> list[Object]:
+    def list(self, kind: Kind, namespace: str | None = None, *, selector: str = "") -> Objects:
         """Return the objects that match a label selector; of all namespaces where none is named."""
         query = {"labelSelector": selector} if selector else {}
         answer = self._call("GET", kind.path(namespace), query) or {}
         # The items of a list do not repeat what they are.
         same = {"apiVersion": answer["apiVersion"], "kind": answer["kind"].removesuffix("List")}
         return [{**same, **item} for item in answer["items"]]
+
+    def children(self, kind: Kind, namespace: str, pipeline: str) -> Objects:
+        """Return the children of one kind that a pipeline has, of whichever owner."""
+        return self.list(kind, namespace, selector=f"{SELECTOR}={pipeline}")
+
+    def pages(self, kind: Kind, namespace: str | None, query: Mapping[str, str], form: str = "") -> Iterator[Object]:
+        """Yield a consistent list in parts; `form` is another kind to be told in, such as PartialObjectMetadata."""
+        more: str | None = ""
+        while more is not None:
+            part = {**query, "limit": str(PAGE), **({"continue": more} if more else {})}
+            path, accept = kind.path(namespace), _accept(form and f"{form}List")
+            answer = self._call("GET", path, part, accept=accept, missing_is_none=True)
+            if answer is None:
+                raise NeedsChangeError(Reason.KUBERNETES_UNAVAILABLE, f"The API server does not know {path}.")
+            yield answer
+            more = answer["metadata"].get("continue") or None  # custom resources' last part has an empty one
+
+    @contextmanager
+    def watch(
+        self, kind: Kind, namespace: str | None, query: Mapping[str, str], form: str = "", *, silence: float
+    ) -> Iterator[Iterator[Object]]:
+        """Begin a watch and yield its events, which end when the API server says so.
+
+        Raises ExpiredError where the version of `query` is too old, UnavailableError also after `silence` seconds.
+        """
+        path = kind.path(namespace)
+        with _mapped("GET", path):
+            timeout = (CONNECT_TIMEOUT_SECONDS, silence)
+            response = self._request("GET", path, {**query, "watch": "true"}, accept=_accept(form), timeout=timeout)
+        try:
+            if response.status != HTTPStatus.OK:
+                with _mapped("GET", path):
+                    answer = json.loads(response.read() or b"{}")
+                raise _refused("GET", path, response.status, answer)
+            yield _events(path, response.response)
+        finally:
+            response.response.close()
 
     def named(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """Return an object as `get` does, by the right to list alone."""
@@ -150,35 +205,80 @@ class Kube:
         body: Object | None = None,
         content_type: str = JSON,
         *,
+        accept: str = JSON,
         missing_is_none: bool = False,
     ) -> Object | None:
-        request = self._api.param_serialize(
-            method=method,
-            resource_path=path,
-            query_params=list((query or {}).items()),
-            header_params={"Accept": JSON, "Content-Type": content_type},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
-        try:
-            response = self._api.call_api(*request, _request_timeout=REQUEST_TIMEOUT_SECONDS)
+        with _mapped(method, path):
+            response = self._request(method, path, query, body, content_type, accept=accept)
             content = response.read()
             if response.status == HTTPStatus.NOT_FOUND and missing_is_none:
                 return None  # the answer about an API that the cluster does not know is no JSON
             answer: Object = json.loads(content or b"{}")
-        except (client.ApiException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
-            raise UnavailableError(
-                Reason.KUBERNETES_UNAVAILABLE, f"The API server does not answer {method} {path}: {e}"
-            ) from e
-        if response.status == HTTPStatus.UNAUTHORIZED:
-            _authenticate(self._api.configuration)  # with the token that came for one that expired
         if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
             raise _refused(method, path, response.status, answer)
         return answer
 
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = JSON,
+        *,
+        accept: str = JSON,
+        timeout: float | tuple[float, float] = REQUEST_TIMEOUT_SECONDS,
+    ) -> Any:
+        request = self._api.param_serialize(
+            method=method,
+            resource_path=path,
+            query_params=list((query or {}).items()),
+            header_params={"Accept": accept, "Content-Type": content_type},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        response = self._api.call_api(*request, _request_timeout=timeout)
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            _authenticate(self._api.configuration)  # with the token that came for one that expired
+        return response
+
+
+@contextmanager
+def _mapped(method: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except (client.ApiException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
+        raise UnavailableError(
+            Reason.KUBERNETES_UNAVAILABLE, f"The API server does not answer {method} {path}: {e}"
+        ) from e
+
+
+def _accept(form: str) -> str:
+    return f"{JSON};as={form};g=meta.k8s.io;v=v1" if form else JSON
+
+
+def _events(path: str, response: Any) -> Iterator[Object]:
+    """Yield the events of a watch; each is a line."""
+    pending = b""
+    parts = response.stream()
+    while True:
+        with _mapped("GET", path):
+            part = next(parts, None)
+        if part is None:
+            return
+        *lines, pending = (pending + part).split(b"\n")
+        for line in lines:
+            with _mapped("GET", path):
+                event: Object = json.loads(line)
+            if event["type"] == "ERROR":
+                raise _refused("GET", path, event["object"].get("code", 0), event["object"])
+            yield event
+
 
 def _refused(method: str, path: str, status: int, answer: Object) -> PipelineError:
     message = f"The API server refused {method} {path} ({status}): {answer.get('message', 'no message')}"
+    if status == HTTPStatus.GONE:
+        return ExpiredError(Reason.KUBERNETES_UNAVAILABLE, message)
     # An API server that has just started knows no rights yet: who only looks comes again.
     is_rejected = status == HTTPStatus.FORBIDDEN and method != "GET"
     if is_rejected or status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
@@ -188,7 +288,7 @@ def _refused(method: str, path: str, status: int, answer: Object) -> PipelineErr
 
 def connect() -> Kube:
     """Return the API of the cluster this process runs in, else of the current kubeconfig."""
-    configuration = client.Configuration(retries=RETRIES)
+    configuration = client.Configuration(retries=RETRIES, connection_pool_maxsize=CONNECTIONS)
     _authenticate(configuration)
     return Kube(client.ApiClient(configuration))
 

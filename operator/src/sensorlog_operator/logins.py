@@ -60,6 +60,13 @@ class Wish:
         return asked or aged
 
 
+def at_rest(held: Held, seen: Seen, wish: Wish, now: datetime) -> bool:
+    """Return whether nothing is to be done, whichever logins are in use: there is one, which the database lets in."""
+    if held.active is None or not held.settled or wish.due(held, now):
+        return False
+    return seen.fingerprints == {held.active: fingerprint(seen.names[held.active], held.passwords[held.active])}
+
+
 def begin(held: Held, seen: Seen, wish: Wish, now: datetime, password: str) -> Held:
     """Return what to hold with `password` for a login to come, if one is due and a login is free for it."""
     if held.coming or not (held.active is None or wish.due(held, now)):

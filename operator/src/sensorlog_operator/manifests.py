@@ -12,6 +12,7 @@ from typing import Any
 
 from sensorlog import durations
 from sensorlog.pipeline import BatchConfig, KafkaConfig, PipelineConfig
+from sensorlog_operator.kube import MANAGED_BY
 from sensorlog_operator.models import GROUP, KIND, VERSION, Pipeline
 from sensorlog_operator.replicas import ingest_replicas, query_replicas
 from sensorlog_operator.secrets import Mount, Projection, kafka_projections, tls_projections
@@ -20,8 +21,6 @@ from sensorlog_operator.spec import IngestSpec, QuerySpec, Resources
 
 Object = dict[str, Any]
 
-MANAGED_BY = "sensorlog-operator"
-SELECTOR = f"app.kubernetes.io/managed-by={MANAGED_BY}"
 CONFIG_CHECKSUM = f"{GROUP}/config-checksum"
 DATABASE_LOGIN = f"{GROUP}/database-login"
 """Says on a pod which database role it connects as."""
@@ -338,6 +337,7 @@ def build_deployment(pipeline: Pipeline, component: Component, settings: Setting
 
 
 def _pod(pipeline: Pipeline, component: Component, settings: Settings, selector: dict[str, str]) -> Object:
+    pull_secrets = settings.image_pull_secrets
     return {
         "serviceAccountName": child_name(pipeline, component.name),
         "automountServiceAccountToken": component.reviews_tokens,
@@ -350,6 +350,7 @@ def _pod(pipeline: Pipeline, component: Component, settings: Settings, selector:
             "fsGroup": RUN_AS,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
+        **({"imagePullSecrets": [{"name": name} for name in pull_secrets]} if pull_secrets else {}),
         "topologySpreadConstraints": [_spread(key, selector) for key in SPREAD_OVER],
         "containers": [_container(pipeline, component, settings)],
         "volumes": _volumes(pipeline, component),

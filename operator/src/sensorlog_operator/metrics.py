@@ -24,6 +24,11 @@ DRIFT = Counter(
     "Changes made by hand: repaired, or reported and left as they are. Each is counted when it is found.",
     ["state"],
 )
+KAFKA_REQUESTS = Counter(
+    "sensorlog_operator_kafka_requests_total",
+    "Requests to brokers, by operation of the admin interface. One may be about the topics of many pipelines.",
+    ["operation"],
+)
 QUEUE_LENGTH = Gauge("sensorlog_operator_queue_length", "Pipelines that wait for a worker.")
 QUEUE_AGE = Gauge("sensorlog_operator_queue_age_seconds", "How long the first of them has been waiting.")
 CANARY_SECONDS = Gauge(

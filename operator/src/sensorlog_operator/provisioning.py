@@ -60,6 +60,11 @@ class Provisioning:
         self._seen.append(step)
         return Proposal(step.name, actions, before)
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether all was seen, and nothing is under way that the plan does not tell of. After `decide`."""
+        return len(self._seen) == len(self._steps) and not any(step.restless() for step in self._steps)
+
     def apply(self, decision: Decision) -> None:
         """Do what may be done, and note in the report what came of it."""
         for step in self._steps:

@@ -22,6 +22,7 @@ from sensorlog_operator.deletion import Deletion, set_finalizer
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason
 from sensorlog_operator.events import Events
 from sensorlog_operator.gate import Decision
+from sensorlog_operator.known import Known
 from sensorlog_operator.kube import NAMESPACE, PIPELINE, Kube
 from sensorlog_operator.models import Pipeline, Resource
 from sensorlog_operator.provisioning import ORDER, Provisioning
@@ -30,6 +31,7 @@ from sensorlog_operator.reviewers import Reviewers
 from sensorlog_operator.secrets import Credentials
 from sensorlog_operator.settings import Settings
 from sensorlog_operator.steps import Round
+from sensorlog_operator.surveys import Surveys
 
 ASIDE: tuple[ConditionType, ...] = ("FeaturesReady", "AutoscalingReady", "DataSafe", "DataFlowing")
 """What is there only where the resource asks for it, and what data flows without."""
@@ -41,9 +43,17 @@ class Reconciler:
     """Brings pipelines to what their resources say; safe to use from several threads for different keys."""
 
     def __init__(
-        self, kube: Kube, settings: Settings, claims: Claims, events: Events, *, requeue: Callable[[str], None]
+        self,
+        kube: Kube,
+        settings: Settings,
+        claims: Claims,
+        events: Events,
+        *,
+        requeue: Callable[[str], None],
+        surveys: Surveys | None = None,
     ) -> None:
         self._kube = kube
+        self._surveys = surveys
         self._settings = settings
         self._claims = claims
         self._events = events
@@ -57,8 +67,36 @@ class Reconciler:
     def reconcile(self, key: str) -> bool:
         """Bring one pipeline to what its resource says; return whether it should come again soon.
 
+        A glance is enough where a survey saw that nothing is to be done; else all of it is looked at anew.
         Raises PipelineError only where the API server itself does not answer.
         """
+        if self._surveys is None:
+            return self._look(key)
+        known = self._surveys.take(key)
+        if known and self._glance(known):
+            return False
+        try:
+            return self._look(key)
+        finally:
+            self._surveys.heard(key)
+
+    def _glance(self, known: Known) -> bool:
+        """Tell what a survey saw of a pipeline; return whether that was enough. Nothing but status is changed by it."""
+        pipeline = known.subject.pipeline
+        shared = self._round(pipeline, known=known)
+        with closing(Provisioning(shared)) as provisioning:
+            decision = provisioning.decide(None)
+            if decision.entries or not provisioning.is_at_rest:
+                return False
+            provisioning.apply(decision)
+        report = shared.report
+        self._note_aside(pipeline, shared)
+        if report.retry or report.incomplete or not all(map(report.holds, ORDER)):
+            return False
+        self._tell(pipeline, decision, report)
+        return True
+
+    def _look(self, key: str) -> bool:
         namespace, _, name = key.partition("/")
         body = self._kube.get(PIPELINE, namespace, name)
         if body is None:
@@ -109,20 +147,21 @@ class Reconciler:
             decision = provisioning.decide(applied.baseline(pipeline))
         return preview.document(decision, shared.report)
 
-    def _round(self, pipeline: Pipeline, *, dry_run: bool = False) -> Round:
-        credentials = Credentials(self._kube, pipeline)
+    def _round(self, pipeline: Pipeline, *, dry_run: bool = False, known: Known | None = None) -> Round:
+        credentials = known.subject.credentials if known else Credentials(self._kube, pipeline)
         return Round(
             pipeline=pipeline,
-            kube=self._kube,
+            kube=self._surveys.mirror if known and self._surveys else self._kube,
             settings=self._settings,
             claims=self._claims,
             reviewers=self._reviewers,
             credentials=credentials,
-            access=Access(self._kube, pipeline, credentials),
+            access=known.subject.access if known else Access(self._kube, pipeline, credentials),
             keda=self._keda,
             report=Report(),
             cluster=self._cluster,
             dry_run=dry_run,
+            known=known,
         )
 
     def _provision(self, pipeline: Pipeline) -> bool:
@@ -132,18 +171,22 @@ class Reconciler:
             decision = provisioning.decide(applied.baseline(pipeline))
             pipeline = self._remember_approval(pipeline, decision)
             provisioning.apply(decision)
+        self._note_aside(pipeline, shared)
+        self._tell(pipeline, decision, report)
+        return report.retry
+
+    def _note_aside(self, pipeline: Pipeline, shared: Round) -> None:
+        report = shared.report
         report.status["credentials"] = shared.access.status()
         report.status["endpoint"] = manifests.endpoint(pipeline)
         dataflow.tell(self._canaries, pipeline, shared.credentials, report)
-        self._tell(pipeline, decision, report)
-        return report.retry
 
     def _remember_approval(self, pipeline: Pipeline, decision: Decision) -> Pipeline:
         """Write an approved plan down before any of it is done: what is left of it must stay approved."""
         if not decision.approved or decision.ongoing:
             return pipeline
         status = {**pipeline.status, "plan": applied.plan_field(pipeline, decision)}
-        self._kube.apply(PIPELINE, conditions.status_patch(pipeline, status), subresource="status")
+        self._write_status(pipeline, status)
         return pipeline.model_copy(update={"status": status})
 
     def _cluster(self) -> str:
@@ -179,4 +222,9 @@ class Reconciler:
             self._events.emit(resource, condition.reason, message, warning=condition.warns)
         status = conditions.build_status(resource, found, fields, complete=complete)
         if status != resource.status:
-            self._kube.apply(PIPELINE, conditions.status_patch(resource, status), subresource="status")
+            self._write_status(resource, status)
+
+    def _write_status(self, resource: Resource, status: Mapping[str, Any]) -> None:
+        written = self._kube.apply(PIPELINE, conditions.status_patch(resource, status), subresource="status")
+        if self._surveys and written:
+            self._surveys.mirror.note(written)

@@ -6,6 +6,7 @@ a pipeline. So the chart makes one without subjects, and the operator may change
 """
 
 import threading
+import time
 from typing import Any
 
 from sensorlog_operator.errors import NeedsChangeError, Reason
@@ -13,6 +14,9 @@ from sensorlog_operator.kube import CLUSTER_ROLE_BINDING, Kube
 
 SUFFIX = "-query"
 """The ServiceAccount of the pipeline NAME's query pods is NAME-query."""
+
+SEEN_SECONDS = 5.0
+"""How long the subjects that were read are good enough to see that nothing is to be changed: for many pipelines."""
 
 Object = dict[str, Any]
 
@@ -25,6 +29,8 @@ class Reviewers:
         self._binding = binding
         self._bound_by_others = bound_by_others
         self._lock = threading.Lock()
+        self._seen: list[Object] = []
+        self._seen_at = -SEEN_SECONDS
 
     def keep(self, namespace: str, name: str, *, wanted: bool) -> None:
         """Make the query pods of a pipeline reviewers or not. PipelineErrors, as Kube's."""
@@ -33,14 +39,18 @@ class Reviewers:
             return
         subject = {"kind": "ServiceAccount", "name": f"{name}{SUFFIX}", "namespace": namespace}
         with self._lock:
+            if time.monotonic() - self._seen_at < SEEN_SECONDS and wanted == _among(self._seen, subject):
+                return
             binding = self._kube.get(CLUSTER_ROLE_BINDING, None, self._binding)
             if binding is None:
                 self._missing(wanted=wanted)
                 return
-            before = binding.get("subjects") or []
+            self._seen = before = binding.get("subjects") or []
+            self._seen_at = time.monotonic()
             others = [found for found in before if not _same(found, subject)]
-            if wanted == (len(others) < len(before)):
+            if wanted == _among(before, subject):
                 return
+            self._seen_at = -SEEN_SECONDS
             # With the version that was read: whoever changed it meanwhile is not overwritten, and we come again.
             version = {"resourceVersion": binding["metadata"]["resourceVersion"]}
             patch = {"metadata": version, "subjects": [*others, subject] if wanted else others}
@@ -73,6 +83,10 @@ class Reviewers:
                 f"ClusterRoleBinding {self._binding} does not exist, without which query pods cannot check tokens."
                 " Upgrade the chart, which makes it, or take spec.query.authentication away.",
             )
+
+
+def _among(subjects: list[Object], subject: Object) -> bool:
+    return any(_same(found, subject) for found in subjects)
 
 
 def _same(found: Object, subject: Object) -> bool:

@@ -9,7 +9,7 @@ which schema it is: whoever owns the schema owns its roles. One of our name with
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Literal
@@ -151,22 +151,37 @@ def fingerprint(login: str, password: str) -> str:
 
 def observe(connection: Connection, schema: str) -> ObservedRoles:
     """Return what the database of `connection` has of the roles of `schema`. PipelineErrors as `schema.observe`."""
+    return observe_each(connection, [schema])[schema]
+
+
+def observe_each(connection: Connection, schemas: Sequence[str]) -> dict[str, ObservedRoles]:
+    """Return the same of each of `schemas`, in as many statements as for one."""
     with mapped_errors():
         admin = connection.execute(roles_sql.ADMIN).fetchone() or {}
-        names = RoleNames(admin["database"], schema)
-        wanted = {"schema": schema, "names": names.every()}
-        return ObservedRoles(
-            names,
+        names = {schema: RoleNames(admin["database"], schema) for schema in schemas}
+        every = {schema: frozenset(names[schema].every()) for schema in schemas}
+        wanted = {"schemas": schemas, "names": sorted(frozenset[str]().union(*every.values()))}
+        roles = {row.pop("name"): _role(row) for row in connection.execute(roles_sql.ROLES, wanted)}
+        may_connect = frozenset(row["name"] for row in connection.execute(roles_sql.MAY_CONNECT, wanted))
+        relations: dict[str, set[str]] = {schema: set() for schema in schemas}
+        for row in connection.execute(roles_sql.RELATIONS, wanted):
+            relations[row["schema"]].add(row["name"])
+        privileges: dict[str, set[Privilege]] = {schema: set() for schema in schemas}
+        for row in connection.execute(roles_sql.PRIVILEGES, wanted):
+            if row["role"] in every[row["schema"]]:  # another pipeline's role is a stranger here
+                privileges[row["schema"]].add((row["kind"], row["object"], row["role"], row["privilege"]))
+    return {
+        schema: ObservedRoles(
+            names[schema],
             admin["name"],
             admin["may_create"],
-            roles={row.pop("name"): _role(row) for row in connection.execute(roles_sql.ROLES, wanted)},
-            relations=frozenset(row["name"] for row in connection.execute(roles_sql.RELATIONS, wanted)),
-            privileges=frozenset(
-                (row["kind"], row["object"], row["role"], row["privilege"])
-                for row in connection.execute(roles_sql.PRIVILEGES, wanted)
-            ),
-            may_connect=frozenset(row["name"] for row in connection.execute(roles_sql.MAY_CONNECT, wanted)),
+            roles={name: roles[name] for name in every[schema] & roles.keys()},
+            relations=frozenset(relations[schema]),
+            privileges=frozenset(privileges[schema]),
+            may_connect=every[schema] & may_connect,
         )
+        for schema in schemas
+    }
 
 
 def _role(row: dict[str, object]) -> ObservedRole:

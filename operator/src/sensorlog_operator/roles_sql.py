@@ -18,24 +18,24 @@ FROM pg_roles r WHERE r.rolname = ANY(%(names)s)
 """)
 
 RELATIONS = SQL("""
-SELECT c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = ANY(%(schemas)s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """)
 
 # The owner's own rights are not among them: a role of ours owns nothing.
 PRIVILEGES = SQL("""
-WITH granted(kind, object, entry) AS (
-    SELECT 'table', c.relname, aclexplode(c.relacl)
+WITH granted(schema, kind, object, entry) AS (
+    SELECT n.nspname, 'table', c.relname, aclexplode(c.relacl)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    WHERE n.nspname = ANY(%(schemas)s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
     UNION ALL
-    SELECT 'schema', nspname, aclexplode(nspacl) FROM pg_namespace WHERE nspname = %(schema)s
+    SELECT nspname, 'schema', nspname, aclexplode(nspacl) FROM pg_namespace WHERE nspname = ANY(%(schemas)s)
     UNION ALL
-    SELECT 'later', n.nspname, aclexplode(d.defaclacl)
+    SELECT n.nspname, 'later', n.nspname, aclexplode(d.defaclacl)
     FROM pg_default_acl d JOIN pg_namespace n ON n.oid = d.defaclnamespace JOIN pg_roles o ON o.oid = d.defaclrole
-    WHERE n.nspname = %(schema)s AND d.defaclobjtype = 'r' AND o.rolname = current_user
+    WHERE n.nspname = ANY(%(schemas)s) AND d.defaclobjtype = 'r' AND o.rolname = current_user
 )
-SELECT g.kind, g.object, r.rolname AS role, (g.entry).privilege_type AS privilege
+SELECT g.schema, g.kind, g.object, r.rolname AS role, (g.entry).privilege_type AS privilege
 FROM granted g JOIN pg_roles r ON r.oid = (g.entry).grantee
 WHERE r.rolname = ANY(%(names)s)
 """)

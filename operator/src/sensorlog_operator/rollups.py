@@ -48,22 +48,22 @@ def refresh_of(interval: timedelta) -> Refresh:
     return Refresh(end_offset=interval, schedule=min(interval, LONGEST_SCHEDULE))
 
 
-def observe(connection: Connection, schema: str) -> tuple[ObservedRollup, ...]:
-    """Return the rollups of the schema's readings."""
-    found: dict[timedelta, ObservedRollup] = {}
-    for row in connection.execute(features_sql.ROLLUPS, {"schema": schema, "table": READINGS}):
-        interval = shape.interval_of(row["view_name"])
-        if interval is None or interval in found:
+def observe_each(connection: Connection, schemas: Sequence[str]) -> dict[str, tuple[ObservedRollup, ...]]:
+    """Return the rollups of the readings of each of `schemas`."""
+    found: dict[str, dict[timedelta, ObservedRollup]] = {schema: {} for schema in schemas}
+    for row in connection.execute(features_sql.ROLLUPS, {"schemas": schemas, "table": READINGS}):
+        rollups, interval = found[row["schema"]], shape.interval_of(row["view_name"])
+        if interval is None or interval in rollups:
             continue
         refresh = Refresh(row["end_offset"], row["schedule_interval"], row["from_the_beginning"], row["scheduled"])
-        found[interval] = ObservedRollup(
+        rollups[interval] = ObservedRollup(
             interval,
             frozenset(row["columns"]),
             refresh if row["has_policy"] else None,
             row["materialized_only"],
             Policy(row["drop_after"], row["drop_scheduled"]) if row["has_retention"] else None,
         )
-    return tuple(found.values())
+    return {schema: tuple(rollups.values()) for schema, rollups in found.items()}
 
 
 def plan(

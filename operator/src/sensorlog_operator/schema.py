@@ -7,7 +7,7 @@ Ownership is the schema's COMMENT, so that two pipelines never write into one sc
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -180,6 +180,11 @@ class ObservedSchema:
     primary_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     chunk_interval: timedelta | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all tables are there, whatever is to be said of their columns."""
+        return self.chunk_interval is not None and self.tables.keys() >= {READINGS, *(t.name for t in FIXED_TABLES)}
+
 
 @dataclass(frozen=True, slots=True)
 class Execute(Action):
@@ -290,51 +295,68 @@ def _mapped(e: psycopg.Error) -> PipelineError:
 
 def observe(connection: Connection, schema: str) -> ObservedSchema:
     """Return what the database has of `schema`."""
+    return observe_each(connection, [schema])[schema]
+
+
+def observe_each(connection: Connection, schemas: Sequence[str]) -> dict[str, ObservedSchema]:
+    """Return of each of `schemas` what the database has, in as many statements as for one."""
     with mapped_errors():
         database = connection.execute(sql.DATABASE).fetchone() or {}
-        base = {
-            "timescaledb_version": database["timescaledb_version"],
-            "timescaledb_available": database["timescaledb_available"],
-            "edition": database["license"] or None,
-        }
-        found = connection.execute(sql.SCHEMA, {"schema": schema}).fetchone()
-        if found is None:
-            return ObservedSchema(**base)
-        primary_keys, indexes = _indexes(connection, schema)
-        return ObservedSchema(
-            **base,
-            exists=True,
-            comment=found["comment"],
-            tables=_tables(connection, schema),
-            indexes=indexes,
-            primary_keys=primary_keys,
-            chunk_interval=_chunk_interval(connection, schema) if database["timescaledb_version"] else None,
+        missing = ObservedSchema(
+            database["timescaledb_version"], database["timescaledb_available"], database["license"] or None
         )
+        comments = {row["schema"]: row["comment"] for row in connection.execute(sql.SCHEMAS, {"schemas": schemas})}
+        if not comments:
+            return dict.fromkeys(schemas, missing)
+        existing = list(comments)
+        tables, indexes = _tables(connection, existing), _indexes(connection, existing)
+        intervals = _chunk_intervals(connection, existing) if missing.timescaledb_version else {}
+    found = {
+        schema: replace(
+            missing,
+            exists=True,
+            comment=comment,
+            tables=tables.get(schema, {}),
+            chunk_interval=intervals.get(schema),
+            **indexes.get(schema, _Indexes()).fields(),
+        )
+        for schema, comment in comments.items()
+    }
+    return {schema: found.get(schema, missing) for schema in schemas}
 
 
-def _tables(connection: Connection, schema: str) -> dict[str, dict[str, str]]:
-    tables: dict[str, dict[str, str]] = {}
-    for row in connection.execute(sql.COLUMNS, {"schema": schema}):
-        tables.setdefault(row["table_name"], {})[row["column_name"]] = row["type"]
-    return tables
+def _tables(connection: Connection, schemas: Sequence[str]) -> dict[str, dict[str, dict[str, str]]]:
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for row in connection.execute(sql.COLUMNS, {"schemas": schemas}):
+        found.setdefault(row["schema"], {}).setdefault(row["table_name"], {})[row["column_name"]] = row["type"]
+    return found
 
 
-def _indexes(
-    connection: Connection, schema: str
-) -> tuple[dict[str, tuple[str, ...]], dict[str, frozenset[tuple[str, ...]]]]:
-    primary_keys: dict[str, tuple[str, ...]] = {}
-    indexes: dict[str, frozenset[tuple[str, ...]]] = {}
-    for row in connection.execute(sql.INDEXES, {"schema": schema}):
-        columns = tuple(row["columns"])
-        indexes[row["table_name"]] = indexes.get(row["table_name"], frozenset()) | {columns}
+@dataclass(slots=True)
+class _Indexes:
+    """The indexes of one schema's tables."""
+
+    primary_keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    every: dict[str, frozenset[tuple[str, ...]]] = field(default_factory=dict)
+
+    def fields(self) -> dict[str, Any]:
+        """Return what an ObservedSchema calls them."""
+        return {"indexes": self.every, "primary_keys": self.primary_keys}
+
+
+def _indexes(connection: Connection, schemas: Sequence[str]) -> dict[str, _Indexes]:
+    found: dict[str, _Indexes] = {}
+    for row in connection.execute(sql.INDEXES, {"schemas": schemas}):
+        table, columns, indexes = row["table_name"], tuple(row["columns"]), found.setdefault(row["schema"], _Indexes())
+        indexes.every[table] = indexes.every.get(table, frozenset()) | {columns}
         if row["is_primary"]:
-            primary_keys[row["table_name"]] = columns
-    return primary_keys, indexes
+            indexes.primary_keys[table] = columns
+    return found
 
 
-def _chunk_interval(connection: Connection, schema: str) -> timedelta | None:
-    row = connection.execute(sql.HYPERTABLE, {"schema": schema, "table": READINGS}).fetchone()
-    return row["time_interval"] if row else None
+def _chunk_intervals(connection: Connection, schemas: Sequence[str]) -> dict[str, timedelta]:
+    rows = connection.execute(sql.HYPERTABLES, {"schemas": schemas, "table": READINGS})
+    return {row["schema"]: row["time_interval"] for row in rows}
 
 
 def plan(desired: DesiredSchema, observed: ObservedSchema) -> list[Action]:
@@ -504,9 +526,22 @@ def provision(connection: Connection, desired: DesiredSchema) -> list[Action]:
 
 def next_offsets(connection: Connection, schema: str, topic: str) -> dict[int, int]:
     """Return the offset of the first message of each partition that is not stored yet."""
-    statement = sql.NEXT_OFFSETS.format(table=pgsql.Identifier(schema, "ingest_offsets"))
+    return next_offsets_of_each(connection, {schema: topic})[schema]
+
+
+def next_offsets_of_each(connection: Connection, topics: Mapping[str, str]) -> dict[str, dict[int, int]]:
+    """Return the same of each schema, in one statement. `topics` says of each which topic counts."""
+    statement = sql.UNION_ALL.join(
+        sql.NEXT_OFFSETS.format(
+            schema=pgsql.Literal(schema), table=pgsql.Identifier(schema, "ingest_offsets"), topic=pgsql.Literal(topic)
+        )
+        for schema, topic in topics.items()
+    )
+    found: dict[str, dict[int, int]] = {schema: {} for schema in topics}
     with mapped_errors():
-        return {row["partition"]: row["next_offset"] for row in connection.execute(statement, {"topic": topic})}
+        for row in connection.execute(statement):
+            found[row["schema"]][row["partition"]] = row["next_offset"]
+    return found
 
 
 def belongs(connection: Connection, schema: str, owner_uid: str) -> bool:

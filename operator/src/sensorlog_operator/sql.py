@@ -9,23 +9,24 @@ SELECT current_setting('server_version_num')::int AS server_version,
        current_setting('timescaledb.license', true) AS license
 """)
 
-SCHEMA = SQL("""
-SELECT obj_description(oid, 'pg_namespace') AS comment
-FROM pg_namespace WHERE nspname = %(schema)s
+# What is observed of schemas is asked for many at once.
+SCHEMAS = SQL("""
+SELECT nspname AS schema, obj_description(oid, 'pg_namespace') AS comment
+FROM pg_namespace WHERE nspname = ANY(%(schemas)s)
 """)
 
 COLUMNS = SQL("""
-SELECT c.relname AS table_name, a.attname AS column_name, format_type(a.atttypid, a.atttypmod) AS type,
-       a.attnotnull AS not_null
+SELECT n.nspname AS schema, c.relname AS table_name, a.attname AS column_name,
+       format_type(a.atttypid, a.atttypmod) AS type
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p')
-ORDER BY c.relname, a.attnum
+WHERE n.nspname = ANY(%(schemas)s) AND c.relkind IN ('r', 'p')
+ORDER BY n.nspname, c.relname, a.attnum
 """)
 
 INDEXES = SQL("""
-SELECT c.relname AS table_name, i.indisprimary AS is_primary,
+SELECT n.nspname AS schema, c.relname AS table_name, i.indisprimary AS is_primary,
        array_agg(a.attname || CASE WHEN i.indoption[k.n - 1] & 1 = 1 THEN ' DESC' ELSE '' END ORDER BY k.n)
          AS columns
 FROM pg_index i
@@ -33,20 +34,23 @@ JOIN pg_class c ON c.oid = i.indrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, n)
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-WHERE n.nspname = %(schema)s AND i.indisvalid
-GROUP BY c.relname, i.indexrelid, i.indisprimary
+WHERE n.nspname = ANY(%(schemas)s) AND i.indisvalid
+GROUP BY n.nspname, c.relname, i.indexrelid, i.indisprimary
 """)
 
-HYPERTABLE = SQL("""
-SELECT time_interval FROM timescaledb_information.dimensions
-WHERE hypertable_schema = %(schema)s AND hypertable_name = %(table)s AND dimension_number = 1
+HYPERTABLES = SQL("""
+SELECT hypertable_schema AS schema, time_interval FROM timescaledb_information.dimensions
+WHERE hypertable_schema = ANY(%(schemas)s) AND hypertable_name = %(table)s AND dimension_number = 1
 """)
 
-NEXT_OFFSETS = SQL("SELECT partition, next_offset FROM {table} WHERE topic = %(topic)s")
+# Of one schema; of many they are tied together by UNION_ALL.
+UNION_ALL = SQL(" UNION ALL ")
+NEXT_OFFSETS = SQL("SELECT {schema} AS schema, partition, next_offset FROM {table} WHERE topic = {topic}")
 
 # Dead letters are found by their index on received_at; the batches' table holds an hour.
 FIGURES = SQL("""
-SELECT (SELECT coalesce(sum(rows), 0) FROM {batches}
+SELECT {schema} AS schema,
+       (SELECT coalesce(sum(rows), 0) FROM {batches}
         WHERE committed_at > now() - make_interval(secs => %(seconds)s)) AS rows,
        (SELECT max(last_time) FROM {batches}) AS newest,
        (SELECT count(*) FROM {letters} WHERE received_at > now() - interval '1 hour') AS dead_letters,

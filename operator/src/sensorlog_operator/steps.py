@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from sensorlog_operator import adoption, backlog, brokers, figures, roles, schema, topics
 from sensorlog_operator.access import Access
-from sensorlog_operator.backlog import Backlog
+from sensorlog_operator.backlog import Backlog, Question
 from sensorlog_operator.children import Keda
 from sensorlog_operator.claims import Claim, Claims
 from sensorlog_operator.conditions import ConditionType
@@ -18,6 +18,7 @@ from sensorlog_operator.deletion import FINALIZER, set_finalizer
 from sensorlog_operator.errors import PipelineError, Reason, UnavailableError
 from sensorlog_operator.figures import Stored
 from sensorlog_operator.gate import Entry
+from sensorlog_operator.known import Known
 from sensorlog_operator.kube import Kube
 from sensorlog_operator.models import Pipeline
 from sensorlog_operator.plans import Action, Refusal
@@ -25,6 +26,7 @@ from sensorlog_operator.report import Report
 from sensorlog_operator.reviewers import Reviewers
 from sensorlog_operator.secrets import Credentials
 from sensorlog_operator.settings import Settings
+from sensorlog_operator.topics import ObservedTopic
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Round:
     """Tells this Kubernetes cluster from others."""
     dry_run: bool = False
     """Whether it is only asked what would be done."""
+    known: Known | None = None
+    """What a survey saw, for a glance that changes nothing but status; else every step looks for itself."""
 
 
 class Step:
@@ -67,6 +71,10 @@ class Step:
     def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:
         """Do `actions`, which are of the plan; return what was done. `withheld` is what must not be done now."""
         raise NotImplementedError
+
+    def restless(self) -> bool:
+        """Return whether `apply` may have something to do that no action tells of: then a glance is not enough."""
+        return False
 
     def blocked(self, report: Report) -> bool:
         """Return whether this has to wait for the steps before."""
@@ -95,10 +103,14 @@ class TopicStep(Step):
         if not self._round.dry_run:
             self._round.claims.put(claim)
         self._refusal = self._contested(claim)
-        names = [topic.name for topic in topics.desired(pipeline)]
-        self._observed = {} if self._refusal else topics.observe(self._kafka, names)
+        self._observed = {} if self._refusal else self._look()
         readings = self._observed.get(pipeline.spec.kafka.readings.topic)
         self.partitions = readings.partitions if readings else 0
+
+    def _look(self) -> Mapping[str, ObservedTopic]:
+        if known := self._round.known:
+            return known.topics
+        return topics.observe(self._kafka, [topic.name for topic in topics.desired(self._round.pipeline)])
 
     def _contested(self, claim: Claim) -> Refusal | None:
         found = self._round.claims.senior(claim)
@@ -145,16 +157,14 @@ class TopicStep(Step):
     def retention(self) -> timedelta | None:
         """How long the topic of readings keeps a message: as it is set now, else as declared; None is for ever."""
         readings = self._round.pipeline.spec.kafka.readings
-        observed = self._observed.get(readings.topic)
-        milliseconds = int(
-            (observed.config if observed else {}).get("retention.ms", readings.declared_config()["retention.ms"])
-        )
-        return None if milliseconds < 0 else timedelta(milliseconds=milliseconds)
+        return topics.retention(readings, self._observed.get(readings.topic))
 
     def backlog(self, stored: Mapping[int, int]) -> Backlog:
         """Return what of the topic of readings is not stored."""
+        if known := self._round.known:
+            return known.backlog
         topic = self._round.pipeline.spec.kafka.readings.topic
-        return backlog.observe(self._kafka, topic, self.partitions, stored, self.retention)
+        return backlog.observe(self._kafka, Question(topic, self.partitions, stored, self.retention))
 
 
 class SchemaStep(Step):
@@ -168,10 +178,13 @@ class SchemaStep(Step):
         self._open = ExitStack()
         self._obstacles: Sequence[Refusal] = ()
         self.connection: schema.Connection | None = None
-        """Open as long as the reconcile runs, for this step and those of the database after it."""
+        """Open as long as the reconcile runs, for this step and those of the database after it; not for a glance."""
 
     def observe(self) -> None:
         """Read the catalogs."""
+        if known := self._round.known:
+            self.observed = known.database.schema
+            return
         self.connection = self._open.enter_context(schema.connect(self._round.credentials.database_uri()))
         self.observed = schema.observe(self.connection, self._round.pipeline.schema_name)
         self._obstacles = adoption.obstacles(self.connection, self._desired(self._round.pipeline), self.observed)
@@ -211,6 +224,8 @@ class SchemaStep(Step):
 
     def stored(self) -> Stored | None:
         """Return the figures of what is stored; None while the database is away."""
+        if known := self._round.known:
+            return known.database.stored
         if self.connection is None:
             return None
         return figures.observe(self.connection, self._round.pipeline.schema_name)
@@ -236,13 +251,19 @@ class AccessStep(Step):
 
     def observe(self) -> None:
         """Read what roles there are."""
-        if self._database.connection is not None and self._round.access.managed:
+        if known := self._round.known:
+            self._observed = known.database.roles
+        elif self._database.connection is not None and self._round.access.managed:
             self._observed = roles.observe(self._database.connection, self._round.pipeline.schema_name)
 
     def plan(self, pipeline: Pipeline) -> list[Action]:
         """Return what to do to roles. Logins change by themselves: the resource says how often."""
         managed = pipeline.spec.timescale.access == "Managed"
         return roles.plan(self._observed) if managed and self._observed is not None else []
+
+    def restless(self) -> bool:
+        """Return whether a login is to change, or a Secret of ours differs."""
+        return self._round.access.restless(self._observed)
 
     def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:
         """Bring roles and logins forward; the roles stay as they are while something about them must wait.
@@ -277,6 +298,10 @@ class ArmDeletion(Step):
         what = f"topics {kafka.readings.topic} and {kafka.sensors.topic} and schema {pipeline.schema_name}"
         risk = "then every reading is gone for good. Until this is approved, deleting the resource leaves them."
         return [Action(f"delete {what} when the resource is deleted", risk=risk, dangerous=True)]
+
+    def restless(self) -> bool:
+        """Return whether the finalizer is to go."""
+        return self._round.pipeline.spec.deletion_policy == "Retain" and FINALIZER in self._round.pipeline.finalizers
 
     def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:  # noqa: ARG002
         """Set the finalizer; take it away as soon as the resource says Retain, which needs no approval."""

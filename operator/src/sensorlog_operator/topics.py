@@ -7,6 +7,7 @@ compared, so a configuration set by a Kafka administrator stays.
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -19,10 +20,11 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from sensorlog_operator.brokers import REQUEST_TIMEOUT_SECONDS, KafkaAdmin, mapped_errors
+from sensorlog_operator.brokers import KafkaAdmin, mapped_errors
 from sensorlog_operator.errors import Reason
 from sensorlog_operator.models import Pipeline
 from sensorlog_operator.plans import Action, Refusal
+from sensorlog_operator.spec import ReadingsTopic
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,18 @@ def desired(pipeline: Pipeline) -> tuple[DesiredTopic, ...]:
     )
 
 
+def retention(declared: ReadingsTopic, observed: ObservedTopic | None) -> timedelta | None:
+    """Return how long the topic of readings keeps a message: as it is set now, else as declared; None is for ever."""
+    configuration = observed.config if observed else {}
+    milliseconds = int(configuration.get("retention.ms", declared.declared_config()["retention.ms"]))
+    return None if milliseconds < 0 else timedelta(milliseconds=milliseconds)
+
+
 def observe(kafka: KafkaAdmin, names: Sequence[str]) -> dict[str, ObservedTopic]:
     """Return the topics among `names` that exist."""
     existing = _describe(kafka, names)
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in existing]
-    futures = kafka.client.describe_configs(resources, request_timeout=REQUEST_TIMEOUT_SECONDS) if resources else {}
+    futures = kafka.ask("describe_configs", resources) if resources else {}
     configs = {resource.name: entries for resource, entries in kafka.results(futures).items()}
     return {
         name: ObservedTopic(
@@ -96,7 +105,7 @@ def observe(kafka: KafkaAdmin, names: Sequence[str]) -> dict[str, ObservedTopic]
 def _describe(kafka: KafkaAdmin, names: Sequence[str]) -> dict[str, Any]:
     # describe_topics, unlike a metadata request, never makes a broker create the topic.
     with mapped_errors(kafka):
-        futures = kafka.client.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_TIMEOUT_SECONDS)
+        futures = kafka.ask("describe_topics", TopicCollection(list(names)))
     found = {}
     for name, future in futures.items():
         with mapped_errors(kafka):
@@ -197,7 +206,7 @@ def _execute(action: Action, kafka: KafkaAdmin) -> None:
 def _(action: CreateTopic, kafka: KafkaAdmin) -> None:
     topic = action.topic
     new = NewTopic(topic.name, topic.partitions, topic.replication_factor, config=dict(topic.config))
-    futures = kafka.client.create_topics([new], request_timeout=REQUEST_TIMEOUT_SECONDS)
+    futures = kafka.ask("create_topics", [new])
     with mapped_errors(kafka):
         try:
             kafka.result(futures[topic.name])
@@ -209,7 +218,7 @@ def _(action: CreateTopic, kafka: KafkaAdmin) -> None:
 @_execute.register
 def _(action: GrowPartitions, kafka: KafkaAdmin) -> None:
     new = NewPartitions(action.topic, action.partitions)
-    kafka.results(kafka.client.create_partitions([new], request_timeout=REQUEST_TIMEOUT_SECONDS))
+    kafka.results(kafka.ask("create_partitions", [new]))
 
 
 @_execute.register
@@ -218,7 +227,7 @@ def _(action: AlterConfig, kafka: KafkaAdmin) -> None:
         ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in action.config.items()
     ]
     resource = ConfigResource(ResourceType.TOPIC, action.topic, incremental_configs=entries)
-    kafka.results(kafka.client.incremental_alter_configs([resource], request_timeout=REQUEST_TIMEOUT_SECONDS))
+    kafka.results(kafka.ask("incremental_alter_configs", [resource]))
 
 
 def apply(kafka: KafkaAdmin, actions: Iterable[Action]) -> None:
@@ -231,4 +240,4 @@ def apply(kafka: KafkaAdmin, actions: Iterable[Action]) -> None:
 def delete(kafka: KafkaAdmin, names: Sequence[str]) -> None:
     """Delete the topics among `names` that exist, with all their messages."""
     if existing := list(_describe(kafka, names)):
-        kafka.results(kafka.client.delete_topics(existing, request_timeout=REQUEST_TIMEOUT_SECONDS))
+        kafka.results(kafka.ask("delete_topics", existing))

@@ -19,7 +19,7 @@ from kubernetes.utils.quantity import parse_quantity
 
 from sensorlog_operator.errors import NeedsChangeError, Reason
 from sensorlog_operator.kube import CHILD_KINDS, DEPLOYMENT, FIELD_MANAGER, POD, REPLICAS_MANAGER, SECRET, Kube
-from sensorlog_operator.manifests import SELECTOR, Object, digest, selector_text
+from sensorlog_operator.manifests import Object, digest, selector_text
 from sensorlog_operator.models import GROUP, Pipeline
 from sensorlog_operator.plans import Action, Refusal
 
@@ -99,12 +99,11 @@ class Rollout:
 
 def observe(kube: Kube, pipeline: Pipeline, *, keda: bool = False) -> dict[Key, Object]:
     """Return the pipeline's children that exist. `keda` is whether the cluster knows KEDA's kinds."""
-    selector = f"{SELECTOR},app.kubernetes.io/instance={pipeline.name}"
     return {
         (kind, child["metadata"]["name"]): child
         for kind, where in CHILD_KINDS.items()
         if keda or not where.optional
-        for child in kube.list(where, pipeline.namespace, selector=selector)
+        for child in kube.children(where, pipeline.namespace, pipeline.name)
     }
 
 
@@ -272,6 +271,12 @@ def rollout(kube: Kube, pipeline: Pipeline, component: str, deployment: Object |
     if progress.complete:
         return progress
     return replace(progress, problem=pods_problem(kube, pipeline, component))
+
+
+def complete(deployment: Object) -> bool:
+    """Return whether every pod that a Deployment wants is ready and of its current template."""
+    ready = int(deployment.get("status", {}).get("readyReplicas", 0))
+    return updated(deployment) and ready >= deployment["spec"].get("replicas", 1)
 
 
 def updated(deployment: Object) -> bool:

@@ -1,0 +1,180 @@
+"""Looking at many pipelines at once: a few requests about all of them, in place of a few about each.
+
+What is seen is for a glance: enough to find that nothing is to be done. It is used once, soon, and only where nothing
+was heard of the pipeline meanwhile. One of which something cannot be seen is left out, and is looked at by itself.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from sensorlog_operator import backlog, brokers, features, features_step, figures, roles, schema, topics
+from sensorlog_operator.access import Access
+from sensorlog_operator.backlog import Backlog, Question
+from sensorlog_operator.errors import PipelineError, Reason
+from sensorlog_operator.known import InDatabase, Known, Subject
+from sensorlog_operator.kube import PIPELINE
+from sensorlog_operator.mirror import Mirror
+from sensorlog_operator.models import Pipeline
+from sensorlog_operator.secrets import Credentials
+from sensorlog_operator.topics import ObservedTopic
+
+GOOD_SECONDS = 30.0
+"""How long what was seen is good for a glance."""
+
+AWAY = frozenset({Reason.KAFKA_UNAVAILABLE, Reason.DATABASE_UNAVAILABLE})
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+log = structlog.get_logger(__name__)
+
+
+class Surveys:
+    """What was seen of pipelines and not used yet; safe to share between threads."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self.mirror = mirror
+        self._lock = threading.Lock()
+        self._looking: set[str] = set()
+        self._known: dict[str, Known] = {}
+
+    def look(self, keys: Collection[str]) -> None:
+        """Look at pipelines. Whatever cannot be seen is a pipeline's own affair, and no error here."""
+        with self._lock:
+            self._looking = set(keys)
+        found = survey(self.mirror, keys)
+        with self._lock:
+            self._known |= {key: known for key, known in found.items() if key in self._looking}
+            self._looking = set()
+
+    def heard(self, key: str) -> None:
+        """Forget what was seen of a pipeline, or is being looked at: it has changed since, or may have."""
+        with self._lock:
+            self._looking.discard(key)
+            self._known.pop(key, None)
+
+    def take(self, key: str) -> Known | None:
+        """Return what was seen of a pipeline, once; None where nothing is known that is still good."""
+        with self._lock:
+            known = self._known.pop(key, None)
+        return known if known and time.monotonic() - known.at < GOOD_SECONDS else None
+
+
+def survey(mirror: Mirror, keys: Iterable[str]) -> dict[str, Known]:
+    """Return what can be seen of pipelines, with a few requests to each cluster of brokers and each database."""
+    at = time.monotonic()
+    if not mirror.is_current:
+        return {}
+    subjects = [found for key in keys if (found := _subject(mirror, key))]
+    in_databases: dict[str, InDatabase] = {}
+    for uri, group in _grouped(subjects, lambda subject: subject.database).items():
+        in_databases |= _unless_away(partial(_in_database, uri, group))
+    known: dict[str, Known] = {}
+    stored = [subject for subject in subjects if subject.pipeline.key in in_databases]
+    for options, group in _grouped(stored, lambda subject: subject.brokers).items():
+        by_key = {subject.pipeline.key: subject for subject in group}
+        for key, (observed, behind) in _unless_away(partial(_in_kafka, dict(options), group, in_databases)).items():
+            known[key] = Known(by_key[key], observed, behind, in_databases[key], at)
+    return known
+
+
+def _subject(mirror: Mirror, key: str) -> Subject | None:
+    namespace, _, name = key.partition("/")
+    try:
+        body = mirror.get(PIPELINE, namespace, name)
+        if body is None:
+            return None
+        pipeline = Pipeline.from_body(body)
+        if pipeline.deleting or pipeline.status.get("observedGeneration") != pipeline.generation:
+            return None
+        credentials = Credentials(mirror, pipeline)
+        options = tuple(sorted(credentials.kafka_options().items()))
+        access = Access(mirror, pipeline, credentials)
+        return Subject(pipeline, credentials, access, credentials.database_uri(), options)
+    except PipelineError:
+        return None  # the pipeline's own reconcile tells
+
+
+def _in_database(uri: str, subjects: Sequence[Subject]) -> dict[str, InDatabase]:
+    by_schema = {subject.pipeline.schema_name: subject for subject in subjects}
+    with schema.connect(uri) as connection:
+        schemas = divided(list(by_schema), lambda names: schema.observe_each(connection, names))
+        whole = [by_schema[name] for name, observed in schemas.items() if observed.is_whole]
+        desired = {one.pipeline.schema_name: features_step.desired(one.pipeline) for one in whole}
+        managed = [one.pipeline.schema_name for one in whole if one.access.managed]
+        topic_of = {one.pipeline.schema_name: one.pipeline.spec.kafka.readings.topic for one in whole}
+        seen = divided(list(desired), lambda names: features.observe_each(connection, [desired[n] for n in names]))
+        seen_roles = divided(managed, lambda names: roles.observe_each(connection, names))
+        stored = divided(list(desired), lambda names: figures.observe_each(connection, names))
+        offsets = divided(
+            list(desired), lambda names: schema.next_offsets_of_each(connection, {n: topic_of[n] for n in names})
+        )
+    complete = seen.keys() & stored.keys() & offsets.keys() & (seen_roles.keys() | (desired.keys() - set(managed)))
+    return {
+        by_schema[name].pipeline.key: InDatabase(
+            schemas[name], seen[name], seen_roles.get(name), stored[name], offsets[name]
+        )
+        for name in complete
+    }
+
+
+def _in_kafka(
+    options: Mapping[str, str], subjects: Sequence[Subject], stored: Mapping[str, InDatabase]
+) -> dict[str, tuple[dict[str, ObservedTopic], Backlog]]:
+    kafka = brokers.admin(options)
+    names = {topic.name for subject in subjects for topic in topics.desired(subject.pipeline)}
+    observed = divided(sorted(names), lambda some: topics.observe(kafka, some))
+    questions: dict[str, Question] = {}
+    for subject in subjects:
+        readings = subject.pipeline.spec.kafka.readings
+        if found := observed.get(readings.topic):
+            offsets = stored[subject.pipeline.key].next_offsets
+            retention = topics.retention(readings, found)
+            questions[readings.topic] = Question(readings.topic, found.partitions, offsets, retention)
+    behind = divided(list(questions), lambda some: backlog.observe_each(kafka, [questions[name] for name in some]))
+    return {
+        subject.pipeline.key: (
+            {topic.name: observed[topic.name] for topic in topics.desired(subject.pipeline) if topic.name in observed},
+            behind[subject.pipeline.spec.kafka.readings.topic],
+        )
+        for subject in subjects
+        if subject.pipeline.spec.kafka.readings.topic in behind
+    }
+
+
+def divided(items: Sequence[str], look: Callable[[Sequence[str]], Mapping[str, V]]) -> dict[str, V]:
+    """Return what `look` says of all items; where one of them makes it fail, of the others.
+
+    Raises UnavailableError where it is not one of them, but nobody answers.
+    """
+    if not items:
+        return {}
+    try:
+        return dict(look(items))
+    except PipelineError as e:
+        if e.reason in AWAY:
+            raise
+        if len(items) == 1:
+            return {}
+    middle = len(items) // 2
+    return divided(items[:middle], look) | divided(items[middle:], look)
+
+
+def _unless_away(look: Callable[[], dict[str, V]]) -> dict[str, V]:
+    try:
+        return look()
+    except PipelineError as e:
+        log.info("a survey saw nothing", error=e.message)
+        return {}
+
+
+def _grouped(items: Iterable[T], by: Callable[[T], V]) -> dict[V, list[T]]:
+    found: dict[V, list[T]] = {}
+    for item in items:
+        found.setdefault(by(item), []).append(item)
+    return found
