@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sensorlog_operator.deletion import FINALIZER
-from support.apiserver import ApiServer, Object
+from support.apiserver import ApiServer, Object, running_api_server
 from support.containers import ContainerEngine
 from support.database import Database
 from support.kafka import KafkaBroker
@@ -24,7 +24,6 @@ from support.operated import (
     kubeconfig,
     login,
     remove_rights,
-    running_api_server,
     start_operator,
 )
 from support.waiting import wait_until
