@@ -34,6 +34,32 @@ def test_images_are_pinned_by_digest_where_one_is_given() -> None:
     assert environment["SENSORLOG_QUERY_IMAGE"] == f"sensorlog/query@{DIGEST}"
 
 
+def test_secrets_to_pull_with_go_to_the_operators_pod_and_to_those_of_pipelines() -> None:
+    """By name: each namespace has its own."""
+    pod = operator_pod("--set", "imagePullSecrets[0].name=a,imagePullSecrets[1].name=b")
+    assert pod["imagePullSecrets"] == [{"name": "a"}, {"name": "b"}]
+    assert {"name": "SENSORLOG_IMAGE_PULL_SECRETS", "value": "a,b"} in pod["containers"][0]["env"]
+    assert "imagePullSecrets" not in operator_pod()
+
+
+def test_the_operators_pod_has_what_is_added_to_it() -> None:
+    """Of two that say different things the chart keeps its labels, which the Deployment selects by, and not more."""
+    name, scrape = r"app\.kubernetes\.io/name", r"prometheus\.io/scrape"
+    added = ("team=a", f"{name}=other")
+    options = [
+        f"operator.{part}" for part in (*(f"podLabels.{label}" for label in added), f"podAnnotations.{scrape}=no")
+    ]
+    setting = {"name": "SENSORLOG_STUCK_SECONDS", "value": "600"}
+    extra = [f"operator.extraEnv[0].{key}={value}" for key, value in setting.items()]
+    (deployment,) = (d for d in rendered("--set-string", ",".join([*options, *extra])) if d["kind"] == "Deployment")
+    template = deployment["spec"]["template"]
+    labels = template["metadata"]["labels"]
+    assert labels["team"] == "a"
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert template["metadata"]["annotations"]["prometheus.io/scrape"] == "no"
+    assert setting in template["spec"]["containers"][0]["env"]
+
+
 def test_the_operators_pod_is_restricted() -> None:
     """As the restricted Pod Security Standard demands, with a read-only root."""
     pod = operator_pod()
@@ -76,7 +102,18 @@ def test_monitoring_scrapes_what_the_operator_watches() -> None:
 
 @pytest.mark.parametrize(
     "option",
-    ["watchNamespaces={A}", "images.query.digest=latest", "monitoring.alert.enabled=true", "operator.workers=0"],
+    [
+        "watchNamespaces={A}",
+        "images.query.digest=latest",
+        "images.query.digest=sha256:0123",
+        "imagePullSecrets[0].name=A",
+        "monitoring.alert.enabled=true",
+        "monitoring.alerts.interval=30s",
+        "monitoring.podMonitors.interval=0s",
+        "networkPolicy.monitoring[0].cidr=10.0.0.0/8",
+        "operator.workers=0",
+        "operator.extraEnv[0].value=1",
+    ],
 )
 def test_values_that_make_no_sense_are_refused(option: str) -> None:
     """By the chart's schema, before anything is installed."""

@@ -72,6 +72,7 @@ def test_what_makes_sense_is_accepted(api_server: ApiServer, timescale: dict[str
         # A scaler may take over and give back the number that the resource says.
         {"ingest": {"replicas": 5, "autoscaling": {"maxReplicas": 3}}},
         {"networkPolicy": {"mode": "None"}},
+        {"ingest": {"image": f"registry:5000/a/b@sha256:{'0' * 64}"}, "query": {"image": "a/b:c@sha256:" + "f" * 64}},
         {
             "canary": {"clientCertificateSecretRef": {"name": "client"}},
             "query": {"tls": {"secretRef": {"name": "plant-tls"}, "clientAuth": "Require"}},
@@ -146,6 +147,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"ingest": {"batch": {"maxDelay": "0ms"}}}, "spec.ingest.batch", "maxDelay must be between 1ms and 60s"),
     ({"ingest": {"batch": {"maxDelay": "1d"}}}, "spec.ingest.batch", "maxDelay must be between 1ms and 60s"),
     ({"ingest": {"resources": {"requests": {"cpu": "lots"}}}}, "spec.ingest.resources.requests", "write a quantity"),
+    ({"ingest": {"image": "sensorlog/ingest@sha256:0123"}}, "spec.ingest.image", "the digest whole"),
+    ({"query": {"image": "sensorlog/query: latest"}}, "spec.query.image", "name an image as REPOSITORY:TAG"),
     ({"ingest": {"autoscaling": {}}}, "spec.ingest.autoscaling.maxReplicas", "Required value"),
     ({"query": {"replicaFallback": "Primary"}}, "spec", "needs timescale.readConnectionSecretRef"),
     ({"query": {"authentication": {"type": "Kubernetes"}}}, "spec.query", "authentication needs tls"),

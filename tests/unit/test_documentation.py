@@ -10,7 +10,7 @@ from sensorlog_operator.conditions import CALM, ConditionType
 from sensorlog_operator.errors import Reason
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("charts/*/README.md")])
 
 
 def test_every_reason_is_documented() -> None:

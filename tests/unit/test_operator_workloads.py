@@ -14,6 +14,8 @@ from support.resources import UID, a_pipeline, mounts, operator_settings
 
 Object = dict[str, Any]
 
+COMPONENT_DIGITS = (("ingest", "1"), ("query", "2"))
+
 
 def build(**spec: Any) -> dict[tuple[str, str], Object]:
     """Return the manifests of a pipeline by kind and name."""
@@ -299,6 +301,22 @@ def test_callers_have_left_a_query_pod_before_it_stops() -> None:
     drain = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert drain >= 3 + longest
     assert pod["terminationGracePeriodSeconds"] > drain + service["shutdown_seconds"].default
+
+
+@pytest.mark.parametrize("named_by", ["operator", "resource"])
+def test_images_by_digest_reach_the_pods_as_they_are(named_by: str) -> None:
+    """Whoever names them; the resource first. Secrets to pull them with are the operator's to say."""
+    images = {name: f"registry.example.com/{name}@sha256:{digit * 64}" for name, digit in COMPONENT_DIGITS}
+    update: dict[str, Any] = {"image_pull_secrets": ("a", "b")}
+    if named_by == "operator":
+        spec, update = {}, {**update, **{f"{name}_image": image for name, image in images.items()}}
+    else:
+        spec = {name: {"image": image} for name, image in images.items()}
+    pipeline = a_pipeline(**spec)
+    children = manifests.build_all(pipeline, operator_settings().model_copy(update=update), mounts(pipeline))
+    pods = [child["spec"]["template"]["spec"] for child in children if child["kind"] == "Deployment"]
+    assert {pod["containers"][0]["name"]: pod["containers"][0]["image"] for pod in pods} == images
+    assert [pod["imagePullSecrets"] for pod in pods] == [[{"name": "a"}, {"name": "b"}]] * 2
 
 
 def test_names_of_the_longest_pipeline_fit() -> None:

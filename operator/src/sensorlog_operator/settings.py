@@ -20,6 +20,11 @@ class Settings(BaseSettings):
         description="Image of query pods where a resource names none.", examples=["sensorlog/query:0.1.0"]
     )
     image_pull_policy: str = Field(default="IfNotPresent", description="Pull policy of these images.")
+    image_pull_secrets: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Secrets, separated by commas, that these images are pulled with; of the pipeline's namespace.",
+        examples=["registry"],
+    )
     resync_seconds: float = Field(default=60, gt=0, description="How often every pipeline is looked at.")
     workers: int = Field(
         default=4,
@@ -72,7 +77,7 @@ class Settings(BaseSettings):
         examples=["http://jaeger.observability.svc:4317"],
     )
 
-    @field_validator("watch_namespaces", mode="before")
+    @field_validator("watch_namespaces", "image_pull_secrets", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value

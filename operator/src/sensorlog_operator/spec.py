@@ -393,6 +393,18 @@ class IngestAutoscaling(_Spec):
     lag_threshold: int = Field(default=10_000, ge=1, le=1_000_000_000, description="Messages of lag for each pod.")
 
 
+IMAGE = r"^[^\s@]+(@sha256:[0-9a-f]{64}|@sha512:[0-9a-f]{128})?$"
+Image = Annotated[
+    str,
+    Field(
+        max_length=512,
+        json_schema_extra=rules(
+            cel.matches(IMAGE, "name an image as REPOSITORY:TAG or REPOSITORY@sha256:DIGEST, the digest whole")
+        ),
+    ),
+]
+
+
 class IngestSpec(_Spec):
     """The Deployment that writes."""
 
@@ -407,10 +419,9 @@ class IngestSpec(_Spec):
         default=Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"}),
         description="Requests and limits.",
     )
-    image: str | None = Field(
+    image: Image | None = Field(
         default=None,
-        max_length=512,
-        description="Default: the operator's release.",
+        description="Default: the operator's release. By tag, or by digest where it must never change.",
         examples=["registry.example.com/sensorlog/ingest:0.1.0"],
     )
 
@@ -494,10 +505,9 @@ class QuerySpec(_Spec):
         default=Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"}),
         description="Requests and limits.",
     )
-    image: str | None = Field(
+    image: Image | None = Field(
         default=None,
-        max_length=512,
-        description="Default: the operator's release.",
+        description="Default: the operator's release. By tag, or by digest where it must never change.",
         examples=["registry.example.com/sensorlog/query:0.1.0"],
     )
 
