@@ -100,7 +100,7 @@ def measure(pipeline: Pipeline, plan: Plan, exports: Exports, calls: list[Calls]
     for number in range(1, plan.rounds + 1):
         for each in calls:
             yield f"round {number}: {each.processes} processes: empty method"
-            with empty_method(each.processes) as server:
+            with empty_method(pipeline, each.processes) as server:
                 each.empty.append(saturate(server, seconds))
             yield f"round {number}: {each.processes} processes: last 100 readings of a sensor"
             with query_service(pipeline, each.processes) as server:
@@ -143,8 +143,8 @@ def tables(exports: dict[str, Any], calls: list[dict[str, Any]]) -> Iterator[Tab
     yield result
     result = Table(
         title="Last 100 readings of a sensor, requests per second, medians",
-        caption=f"empty: a method that does nothing behind the same server and interceptor; per core: of the server's "
-        f"CPU time; p50 and p99 in milliseconds at {RATE} requests/s",
+        caption="empty: the same service with a method that does nothing; per core: of the server's CPU time; "
+        f"p50 and p99 in milliseconds at {RATE} requests/s",
     )
     for heading in ("processes", "empty", "readings", "ratio", "empty/core", "readings/core", "ratio", "p50", "p99"):
         result.add_column(heading, justify="right")

@@ -1,13 +1,9 @@
 """Servers under measurement as processes: the query service, and one whose method does nothing."""
 
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-import grpc
 import psutil
 
 from support.containers import free_port
@@ -16,7 +12,6 @@ from support.processes import ServiceProcess, peak_memory
 from support.waiting import wait_until
 
 START_SECONDS = 60
-STOP_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +32,15 @@ class Server:
 
 
 @contextmanager
-def query_service(pipeline: Pipeline, processes: int) -> Iterator[Server]:
-    """Run the query service with default settings but for the number of its processes."""
+def query_service(pipeline: Pipeline, processes: int, module: str = "sensorlog_query") -> Iterator[Server]:
+    """Run the query service with default settings but for the number of its processes; `module` starts it."""
     port = free_port()
     environment = {
         **pipeline.environment,
         "SENSORLOG_GRPC_PORT": str(port),
         "SENSORLOG_PROCESSES": str(processes),
     }
-    service = ServiceProcess("sensorlog_query", environment, pipeline.directory / "query.log")
+    service = ServiceProcess(module, environment, pipeline.directory / "query.log")
     try:
         service.wait_ready()
         up = "sensorlog_query_database_up"
@@ -59,24 +54,6 @@ def query_service(pipeline: Pipeline, processes: int) -> Iterator[Server]:
             service.kill()
 
 
-@contextmanager
-def empty_method(processes: int) -> Iterator[Server]:
-    """Run as many processes of benchmarks.query_empty on one port."""
-    port = free_port()
-    command = [sys.executable, "-m", "benchmarks.query_empty", str(port)]
-    started = [subprocess.Popen(command) for _ in range(processes)]
-    try:
-        target = f"127.0.0.1:{port}"
-        with grpc.insecure_channel(target) as channel:
-            grpc.channel_ready_future(channel).result(timeout=START_SECONDS)
-        listening = [psutil.Process(process.pid) for process in started]
-        wait_until(
-            lambda: all(any(c.status == psutil.CONN_LISTEN for c in p.net_connections()) for p in listening),
-            deadline=START_SECONDS,
-            what="all processes to listen",
-        )
-        yield Server(target, tuple(listening))
-    finally:
-        for process in started:
-            process.send_signal(signal.SIGTERM)
-            process.wait(STOP_SECONDS)
+def empty_method(pipeline: Pipeline, processes: int) -> AbstractContextManager[Server]:
+    """Run the same with a ListSensorData that does nothing."""
+    return query_service(pipeline, processes, "benchmarks.query_empty")
