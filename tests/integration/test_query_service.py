@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.integration
 SERVICE = "logger.service.v1.Logger"
 REFLECTION = "grpc.reflection.v1.ServerReflection"
 SERVING = health_pb2.HealthCheckResponse.SERVING
+COMERS = 50
+"""How often each of some clients connects."""
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -82,6 +85,22 @@ def test_health_follows_the_database(query: QueryService, database: Database, se
     with database.stopped():
         wait_until(lambda: _health(query, service) == NOT_SERVING, deadline=10, what="health to tell")
     wait_until(lambda: _health(query, service) == SERVING, deadline=30, what="health to recover")
+
+
+def test_callers_who_leave_while_they_hear_of_the_health_stop_nobody(query: QueryService) -> None:
+    """A balancing client asks for it on each connection, and connects anew all the time."""
+
+    def come_and_go() -> None:
+        for _ in range(COMERS):
+            with grpc.insecure_channel(query.target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                next(stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=10))
+
+    with ThreadPoolExecutor(8) as crowd:
+        for each in [crowd.submit(come_and_go) for _ in range(8)]:
+            each.result()
+    assert len(query.stub.ListSensorData(pb.ListSensorDataReq(), timeout=CALL_SECONDS).results) == 1
+    assert _health(query, SERVICE) == SERVING
 
 
 def test_health_of_an_unknown_service_is_not_found(query: QueryService) -> None:

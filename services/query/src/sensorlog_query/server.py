@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from sensorlog import measurements
@@ -20,6 +19,7 @@ from sensorlog_query.boundary import Boundary
 from sensorlog_query.certificate import ServerCertificate
 from sensorlog_query.database import Database
 from sensorlog_query.exports import Exports
+from sensorlog_query.health import SERVICE_NAME, Health
 from sensorlog_query.metrics import CertificateMetrics, DatabaseMetrics, Metrics, PoolCollector
 from sensorlog_query.readings import Readings
 from sensorlog_query.reflecting import enable_reflection
@@ -110,10 +110,7 @@ class QueryServer:
             on_fallback=database_metrics.fallbacks.inc,
         )
         self._canceller = ThreadPoolExecutor(CANCELLERS, thread_name_prefix="cancel")
-        # Not the canceller's threads, which may be waiting for a database that hangs.
-        self._health = health.HealthServicer(
-            experimental_thread_pool=ThreadPoolExecutor(1, thread_name_prefix="health")
-        )
+        self._health = Health(HEALTH_NAMES)
         self._stopping = threading.Event()
         self._server = self._build(pipeline, names, statements)
         self._certificate = self._load_certificate(registry)
@@ -141,8 +138,8 @@ class QueryServer:
             maximum_concurrent_rpcs=self._settings.max_calls + self._settings.max_watches,
         )
         logger_pb2_grpc.add_LoggerServicer_to_server(self._logger(pipeline, names, statements), server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        enable_reflection(server, (SERVICE, health.SERVICE_NAME))
+        self._health.add_to(server)
+        enable_reflection(server, (SERVICE, SERVICE_NAME))
         return server
 
     def _logger(self, pipeline: PipelineConfig, names: tuple[str, ...], statements: Statements) -> Logger:
@@ -193,7 +190,7 @@ class QueryServer:
     def stop(self) -> None:
         """Turn new callers away, let calls at work finish, and give everything back."""
         self._stopping.set()
-        self._health.enter_graceful_shutdown()
+        self._health.stop()
         stopped = self._server.stop(self._settings.shutdown_seconds)
         self._watches.close()  # whose callers must not find this server again
         stopped.wait()
@@ -212,6 +209,4 @@ class QueryServer:
 
     def _on_database(self, problem: Problem) -> None:
         self._metrics.database_up.set(problem is None)
-        status = health_pb2.HealthCheckResponse
-        for name in HEALTH_NAMES:
-            self._health.set(name, status.NOT_SERVING if problem else status.SERVING)
+        self._health.set(serving=problem is None)
