@@ -1,6 +1,5 @@
 """Kafka or the database goes away after any request of a reconcile, and what the operator makes of it."""
 
-import json
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
@@ -61,13 +60,16 @@ def pipelines(
         assert "bug of the operator" not in operator.logs
 
 
-@pytest.mark.parametrize(
+EITHER = pytest.mark.parametrize(
     ("link", "reason"),
     [
         pytest.param(lambda one: one.kafka, "KafkaUnavailable", id="kafka"),
         pytest.param(lambda one: one.postgres, "DatabaseUnavailable", id="database"),
     ],
 )
+
+
+@EITHER
 def test_what_goes_away_after_any_request_is_told_and_made_up_for(
     pipelines: LinkedPipelines, link: Which, reason: str
 ) -> None:
@@ -103,38 +105,6 @@ def creations(server: ApiServer) -> dict[str, list[str]]:
     return {namespace: sorted(names) for namespace, names in found.items()}
 
 
-# Edits
-
-
-def test_the_last_of_many_edits_holds(pipelines: LinkedPipelines) -> None:
-    """While a reconcile waits in its middle, and while others go on; status never claims what is not there."""
-    one = pipelines.make()
-    one.wait_provisioned()
-    one.kafka.hold()
-    requests = one.kafka.requests
-    widen(one, 5)
-    wait_until(lambda: one.kafka.requests > requests, deadline=30, what="a reconcile that waits for Kafka")
-    widen(one, 6)
-    one.pipeline.change(measurements=[{"name": "temperature"}, {"name": "humidity"}])
-    one.kafka.restore()
-    for partitions in range(7, 12):
-        widen(one, partitions)
-        resource = one.pipeline.get()
-        if resource["status"]["observedGeneration"] == resource["metadata"]["generation"]:
-            assert resource["status"]["partitions"] == partitions
-    one.wait_provisioned()
-    assert one.pipeline.status()["partitions"] == 11
-    world = one.world()
-    assert world["topics"]["NAMESPACE.plant.readings"][0] == 11
-    assert "humidity" in world["database"]["tables"]["sensor_data"]
-    assert '"humidity"' in json.dumps(world["children"]).replace("\\", "")
-
-
-def widen(one: LinkedPipeline, partitions: int) -> None:
-    """Ask for more partitions."""
-    one.pipeline.change(kafka={"readings": {"partitions": partitions}})
-
-
 # Broken pipelines
 
 
@@ -156,7 +126,7 @@ def test_pipelines_whose_world_does_not_answer_slow_no_other_down(
     wait_for_value(first.world, expected, deadline=PROMPTLY_SECONDS, what="the index")
     before = operator.metric("sensorlog_operator_reconciles_total", {"result": "retry"})
     pipelines.make().wait_provisioned(PROMPTLY_SECONDS)
-    widen(first, 6)
+    first.pipeline.change(kafka={"readings": {"partitions": 6}})
     first.wait_provisioned(PROMPTLY_SECONDS)
     wait_until(
         lambda: operator.metric("sensorlog_operator_reconciles_total", {"result": "retry"}) > before,

@@ -57,6 +57,12 @@ class LinkedPipeline:
         """Wait until it is."""
         wait_until(self.is_provisioned, deadline=deadline, what=f"{self.pipeline.path} to be provisioned")
 
+    def wait_gone(self) -> None:
+        """Wait until the resource is there no more."""
+        wait_until(
+            lambda: self.around.server.find(self.pipeline.path) is None, deadline=60, what=f"{self.pipeline.path} to go"
+        )
+
     def wait_reason(self, reason: str) -> None:
         """Wait until a condition does not hold, for this reason."""
 
@@ -77,12 +83,15 @@ class LinkedPipelines:
     def __init__(self, around: Surroundings) -> None:
         self.around = around
         self._open = ExitStack()
+        self._links: list[Link] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Delete the pipelines, then their links."""
+        """Delete the pipelines, then their links; what is lost is found again, so that what must be cleaned up can."""
+        for link in self._links:
+            link.restore()
         self._open.close()
 
     def make(self, **spec: Any) -> LinkedPipeline:
@@ -96,6 +105,7 @@ class LinkedPipelines:
         around, namespace = self.around, f"linked-{secrets.token_hex(4)}"
         kafka = self._open.enter_context(Link.to_kafka(int(around.broker.bootstrap_servers.rpartition(":")[2])))
         postgres = self._open.enter_context(Link.to_postgres(around.database.port))
+        self._links += [kafka, postgres]
         around.server.call("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
         uri = around.login.uri.replace(f":{around.database.port}/", f":{postgres.port}/")
         secret = {"metadata": {"name": "timescaledb"}, "data": {"uri": base64.b64encode(uri.encode()).decode()}}
