@@ -160,16 +160,17 @@ class WatchSource:
             raise CallerGoneError("the caller is gone")
         self._poller.join(watcher)
         try:
-            while True:
-                self._check(following)
+            while time.monotonic() < following.end:
                 entry = watcher.buffer.take(HEARTBEAT_SECONDS)
                 if entry is not None:
                     following.position = entry.position
                     yield entry
+            raise UnavailableError(AGED)
         finally:
             self._poller.leave(watcher)
 
     def _check(self, following: Following) -> None:
+        """Raise where a watch has come to its end while it catches up; afterwards its buffer knows."""
         if not following.context.is_active():
             raise CallerGoneError("the caller is gone")
         if self._poller.is_closed:
