@@ -181,9 +181,9 @@ def test_the_operator_may_do_what_the_chart_says_and_no_more(cluster: Cluster) -
         ("policy", "poddisruptionbudgets", "list", "watch", "create", "patch"),
         ("apps", "deployments", "list", "watch", "create", "patch", "delete"),
         ("networking.k8s.io", "networkpolicies", "list", "watch", "create", "patch", "delete"),
-        ("autoscaling", "horizontalpodautoscalers", "list", "create", "patch", "delete"),
+        ("autoscaling", "horizontalpodautoscalers", "list", "watch", "create", "patch", "delete"),
         *(
-            ("keda.sh", kind, "list", "create", "patch", "delete")
+            ("keda.sh", kind, "list", "watch", "create", "patch", "delete")
             for kind in ("scaledobjects", "triggerauthentications")
         ),
         ("", "pods", "list"),

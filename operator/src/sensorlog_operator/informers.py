@@ -147,7 +147,7 @@ class Informer:
         is_first = self._current_at < 0
         for page in self._kube.pages(self._watched.kind, self._watched.namespace, self._watched.query, self._form):
             self._same = {"apiVersion": page["apiVersion"], "kind": page["kind"].removesuffix("List")}
-            for body in page["items"]:
+            for body in page["items"] or ():  # the API server writes no items of metadata as null
                 before = known.get(self._watched.owner(body["metadata"]), {}).pop(body["metadata"]["name"], None)
                 if before is None or before.version < _version(body):
                     self._keep(body)
