@@ -23,13 +23,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.kubelet import Kubelet
 from benchmarks.meters import Meters, Work
 from benchmarks.stage import Stage, machine, staged
 from sensorlog_operator.models import default_schema
 from support.apiserver import ApiServer, Object
 from support.containers import ContainerEngine
 from support.database import Database
+from support.kubelet import Kubelet
 from support.operated import OperatedPipeline, login, operated_api_server, start_operator
 from support.processes import ServiceProcess, peak_memory
 

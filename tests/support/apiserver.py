@@ -42,7 +42,7 @@ exec usr/local/bin/kube-apiserver --etcd-servers=http://127.0.0.1:2379 --secure-
   --tls-cert-file=tls.crt --tls-private-key-file=tls.key --token-auth-file=tokens.csv --authorization-mode=RBAC \
   --service-account-issuer=https://kubernetes.default.svc --service-account-key-file=tls.crt \
   --service-account-signing-key-file=tls.key --disable-admission-plugins=ServiceAccount \
-  --service-cluster-ip-range=10.0.0.0/24 --audit-policy-file=audit.json --audit-log-path=audit.log
+  --service-cluster-ip-range=10.0.0.0/16 --audit-policy-file=audit.json --audit-log-path=audit.log
 """
 
 Object = dict[str, Any]

@@ -293,6 +293,17 @@ def _mapped(e: psycopg.Error) -> PipelineError:
     return kind(reason, message.format(detail=detail))
 
 
+def is_held_up(error: PipelineError) -> bool:
+    """Return whether a statement waited too long for something in the database, such as a table that is locked."""
+    return isinstance(error.__cause__, psycopg.errors.LockNotAvailable | psycopg.errors.QueryCanceled)
+
+
+def hurry(connection: Connection) -> None:
+    """Let no statement of a connection wait for a lock for long, from now on: others wait behind it."""
+    with mapped_errors():
+        connection.execute(sql.HURRY)
+
+
 def observe(connection: Connection, schema: str) -> ObservedSchema:
     """Return what the database has of `schema`."""
     return observe_each(connection, [schema])[schema]

@@ -27,6 +27,7 @@ GOOD_SECONDS = 30.0
 """How long what was seen is good for a glance."""
 
 AWAY = frozenset({Reason.KAFKA_UNAVAILABLE, Reason.DATABASE_UNAVAILABLE})
+"""Why it is of no use to ask about fewer: nobody answers. A locked table is one pipeline's affair all the same."""
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -103,6 +104,7 @@ def _subject(mirror: Mirror, key: str) -> Subject | None:
 def _in_database(uri: str, subjects: Sequence[Subject]) -> dict[str, InDatabase]:
     by_schema = {subject.pipeline.schema_name: subject for subject in subjects}
     with schema.connect(uri) as connection:
+        schema.hurry(connection)
         schemas = divided(list(by_schema), lambda names: schema.observe_each(connection, names))
         whole = [by_schema[name] for name, observed in schemas.items() if observed.is_whole]
         desired = {one.pipeline.schema_name: features_step.desired(one.pipeline) for one in whole}
@@ -157,7 +159,7 @@ def divided(items: Sequence[str], look: Callable[[Sequence[str]], Mapping[str, V
     try:
         return dict(look(items))
     except PipelineError as e:
-        if e.reason in AWAY:
+        if e.reason in AWAY and not schema.is_held_up(e):
             raise
         if len(items) == 1:
             return {}
