@@ -182,10 +182,15 @@ def test_the_crd_goes_with_the_pipelines_and_the_operator_goes_on_when_it_is_bac
     assert database.execute("SELECT nspname FROM pg_namespace WHERE nspname = ANY(%s)", [schemas]) == []
     assert let_go(api_server, tmp_path).returncode == 0, "without the CRD there is nothing to let go"
 
-    returned.clean_up()
-    waiting = start_operator(api_server, tmp_path)  # as the kubelet starts it again
+    wait_until(lambda: not returned.is_running, deadline=60, what="the operator to start anew")
+    assert returned.process.returncode == 1
+    assert "Traceback" not in returned.logs
+    assert "somebody deleted the CRD" in returned.logs
+
+    waiting = start_operator(api_server, tmp_path)  # as the kubelet does
     request.addfinalizer(waiting.clean_up)
     wait_until(lambda: "install the CRD" in waiting.logs, deadline=30, what="the operator to say what it waits for")
+    assert (waiting.get("/livez")[0], waiting.get("/readyz")[0]) == (200, 503)
     install_resource(api_server)
     later: Object = make_pipeline().wait_condition("SchemaReady", "True", "Ready", deadline=60)
     assert later["status"] == "True"

@@ -84,6 +84,11 @@ def run(settings: Settings) -> int:
             namespaces=settings.watch_namespaces,
             identity=cast("Any", instance),
         )
+    except Exception:
+        if _knows_pipelines(kube):
+            raise
+        log.error("somebody deleted the CRD; the operator ends, to start anew and wait for it")  # noqa: TRY400
+        return 1
     finally:
         mirror.stop()
         controller.stop()
@@ -91,6 +96,14 @@ def run(settings: Settings) -> int:
         if previews:
             previews.stop()
     return 0
+
+
+def _knows_pipelines(kube: kubernetes_api.Kube) -> bool:
+    """Return whether the CRD is there, as far as is known: kopf gives up on a kind that is not served any more."""
+    try:
+        return kube.serves(kubernetes_api.PIPELINE.api)
+    except PipelineError:
+        return True
 
 
 def load_claims(kube: kubernetes_api.Kube, claims: Claims, namespaces: Sequence[str]) -> None:
