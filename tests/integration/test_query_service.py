@@ -70,12 +70,15 @@ def test_reflection_is_there_in_v1_too(query: QueryService) -> None:
     asked, told = (message_factory.GetMessageClass(each) for each in (method.input_type, method.output_type))
     path = f"/{REFLECTION}/ServerReflectionInfo"
     ask: Any = query.channel.stream_stream(path, asked.SerializeToString, told.FromString)
-    requests = (asked(list_services=""), asked(file_containing_symbol=SERVICE))
-    listed, contract = ask(iter(requests), timeout=CALL_SECONDS)
+    symbols = (SERVICE, f"{SERVICE}.WatchSensorData", f"{SERVICE}.Nothing")
+    requests = (asked(list_services=""), *(asked(file_containing_symbol=symbol) for symbol in symbols))
+    listed, contract, of_method, nothing = ask(iter(requests), timeout=CALL_SECONDS)
     names = {service.name for service in listed.list_services_response.service}
     assert names == {SERVICE, REFLECTION, "grpc.reflection.v1alpha.ServerReflection", "grpc.health.v1.Health"}
     files = map(FileDescriptorProto.FromString, contract.file_descriptor_response.file_descriptor_proto)
     assert "sensorlog/rpc/logger.proto" in {file.name for file in files}
+    assert of_method.file_descriptor_response == contract.file_descriptor_response
+    assert nothing.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
 @pytest.mark.parametrize("service", ["", SERVICE])

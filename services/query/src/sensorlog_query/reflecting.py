@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool, text_format
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
@@ -24,10 +25,25 @@ V1ALPHA = reflection.SERVICE_NAME
 V1 = V1ALPHA.replace("v1alpha", "v1")
 
 
+class _Pool:
+    """The pool of all descriptions, which finds the file of a method too: `grpcurl describe` may be asked for one."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(descriptor_pool.Default(), name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 -- as the pool calls it
+        """Return the file that describes `symbol`; KeyError."""
+        try:
+            return descriptor_pool.Default().FindFileContainingSymbol(symbol)
+        except KeyError:
+            service, _, method = symbol.rpartition(".")
+            return descriptor_pool.Default().FindServiceByName(service).methods_by_name[method].containing_service.file
+
+
 def enable_reflection(server: grpc.Server, services: Sequence[str]) -> None:
     """Let callers of `server` ask what these `services`, and reflection itself, are made of."""
     _add_v1_to_pool()
-    servicer = reflection.ReflectionServicer((*services, V1, V1ALPHA))
+    servicer = reflection.ReflectionServicer((*services, V1, V1ALPHA), pool=_Pool())
     behaviour: Any = partial(servicer.ServerReflectionInfo)
     # gRPC looks for this attribute, as its own health service does it.
     behaviour.experimental_thread_pool = ThreadPoolExecutor(STREAMS, thread_name_prefix="reflection")
