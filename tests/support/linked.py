@@ -64,13 +64,16 @@ class LinkedPipeline:
         )
 
     def wait_reason(self, reason: str) -> None:
-        """Wait until a condition does not hold, for this reason."""
+        """Wait until a condition does not hold, for this reason; or until the resource is gone."""
 
-        def reasons() -> dict[str, str]:
-            found = self.pipeline.status().get("conditions", ())
-            return {one["type"]: one["reason"] for one in found if one["status"] == "False"}
+        def told() -> bool:
+            found = self.around.server.find(self.pipeline.path)
+            if found is None:
+                return True
+            conditions = (found.get("status") or {}).get("conditions", ())
+            return any((one["status"], one["reason"]) == ("False", reason) for one in conditions)
 
-        wait_until(reasons, lambda seen: reason in seen.values(), deadline=60, what=f"{self.pipeline.path}: {reason}")
+        wait_until(told, deadline=60, what=f"{self.pipeline.path}: {reason}")
 
     def world(self) -> Object:
         """Return all there is of it, in words that are the same for all of the same spec."""

@@ -126,8 +126,10 @@ class Informer:
             if not self._version:
                 self._list()
             self._follow()
-        except ExpiredError:
+        except ExpiredError as e:
             self._version = ""
+            log.info("a watch begins anew", kind=kind, error=e.message)
+            return pause
         except NeedsChangeError as e:
             self._version = ""
             log.debug("cannot be watched", kind=kind, error=e.message)

@@ -98,7 +98,7 @@ CHILD_KINDS: Mapping[str, Kind] = {
 
 
 class ExpiredError(UnavailableError):
-    """The version that a watch or a list was to go on from is too old."""
+    """A watch cannot go on from the version that it was to go on from: mostly because that is too old."""
 
 
 class Kube:
@@ -150,7 +150,8 @@ class Kube:
     ) -> Iterator[Iterator[Object]]:
         """Begin a watch and yield its events, which end when the API server says so.
 
-        Raises ExpiredError where the version of `query` is too old, UnavailableError also after `silence` seconds.
+        Raises ExpiredError where it cannot go on from the version of `query`, UnavailableError also after `silence`
+        seconds.
         """
         path = kind.path(namespace)
         with _mapped("GET", path):
@@ -229,17 +230,22 @@ class Kube:
         accept: str = JSON,
         timeout: float | tuple[float, float] = REQUEST_TIMEOUT_SECONDS,
     ) -> Any:
-        request = self._api.param_serialize(
-            method=method,
-            resource_path=path,
-            query_params=list((query or {}).items()),
-            header_params={"Accept": accept, "Content-Type": content_type},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
-        response = self._api.call_api(*request, _request_timeout=timeout)
+        def send() -> Any:
+            request = self._api.param_serialize(
+                method=method,
+                resource_path=path,
+                query_params=list((query or {}).items()),
+                header_params={"Accept": accept, "Content-Type": content_type},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            return self._api.call_api(*request, _request_timeout=timeout)
+
+        response = send()
         if response.status == HTTPStatus.UNAUTHORIZED:
-            _authenticate(self._api.configuration)  # with the token that came for one that expired
+            response.read()
+            _authenticate(self._api.configuration)  # another token may have come for one that expired
+            response = send()
         return response
 
 
@@ -271,7 +277,8 @@ def _events(path: str, response: Any) -> Iterator[Object]:
             with _mapped("GET", path):
                 event: Object = json.loads(line)
             if event["type"] == "ERROR":
-                raise _refused("GET", path, event["object"].get("code", 0), event["object"])
+                message = f"The API server ended the watch of {path}: {event['object'].get('message', 'no message')}"
+                raise ExpiredError(Reason.KUBERNETES_UNAVAILABLE, message)
             yield event
 
 

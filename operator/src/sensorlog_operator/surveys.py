@@ -91,7 +91,7 @@ def _subject(mirror: Mirror, key: str) -> Subject | None:
         if body is None:
             return None
         pipeline = Pipeline.from_body(body)
-        if pipeline.deleting or pipeline.status.get("observedGeneration") != pipeline.generation:
+        if not _rests(pipeline):
             return None
         credentials = Credentials(mirror, pipeline)
         options = tuple(sorted(credentials.kafka_options().items()))
@@ -99,6 +99,13 @@ def _subject(mirror: Mirror, key: str) -> Subject | None:
         return Subject(pipeline, credentials, access, credentials.database_uri(), options)
     except PipelineError:
         return None  # the pipeline's own reconcile tells
+
+
+def _rests(pipeline: Pipeline) -> bool:
+    """Return whether all was well at the last look: else a glance is not enough, or would wait for what is away."""
+    held = {condition["type"] for condition in pipeline.status.get("conditions", ()) if condition["status"] == "True"}
+    is_seen = pipeline.status.get("observedGeneration") == pipeline.generation
+    return is_seen and "Ready" in held and not pipeline.deleting
 
 
 def _in_database(uri: str, subjects: Sequence[Subject]) -> dict[str, InDatabase]:
