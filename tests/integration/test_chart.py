@@ -73,6 +73,25 @@ def test_the_operators_pod_is_restricted() -> None:
     }
 
 
+@pytest.mark.parametrize("watched", [[], ["a", "b"]])
+def test_what_uninstalling_does_last_runs_as_the_operators_image_and_looks_where_it_looked(watched: list[str]) -> None:
+    """After the operator is gone, not before; its own rights go with it."""
+    chosen = ("--set", f"watchNamespaces={{{','.join(watched)}}}") if watched else ()
+    pulled = ("--set", f"images.operator.digest={DIGEST},imagePullSecrets[0].name=a")
+    hooks = [d for d in rendered(*chosen, *pulled) if "helm.sh/hook" in d["metadata"].get("annotations", {})]
+    assert {d["metadata"]["annotations"]["helm.sh/hook"] for d in hooks} == {"post-delete"}
+    (job,) = (d for d in hooks if d["kind"] == "Job")
+    assert all("hook-succeeded" in d["metadata"]["annotations"]["helm.sh/hook-delete-policy"] for d in hooks)
+    pod, operator = job["spec"]["template"]["spec"], operator_pod(*chosen, *pulled)
+    for key in ("securityContext", "imagePullSecrets"):
+        assert pod[key] == operator[key]
+    for key in ("image", "securityContext", "resources"):
+        assert pod["containers"][0][key] == operator["containers"][0][key]
+    assert pod["containers"][0]["args"] == watched
+    scopes = sorted(d["metadata"].get("namespace", "") for d in hooks if d["kind"].endswith("RoleBinding"))
+    assert scopes == (watched or [""])
+
+
 def test_chosen_namespaces_need_nothing_of_the_whole_cluster() -> None:
     """Nobody but who may install the CRD needs rights beyond them."""
     found = rendered("--set", "watchNamespaces={a,b}", "--set", "crd.install=false")
