@@ -25,7 +25,11 @@ SECURED = {"tls": {"secretRef": {"name": "plant-tls"}}, "authentication": {"type
 
 def _certificate(pipeline: E2EPipeline, authority: Authority) -> None:
     issued = authority.issue(f"plant-query.{pipeline.namespace}.svc")
-    files = {"tls.crt": issued.certificate.decode(), "tls.key": issued.key.decode()}
+    files = {
+        "tls.crt": issued.certificate.decode(),
+        "tls.key": issued.key.decode(),
+        "ca.crt": authority.certificate.decode(),
+    }
     pipeline.cluster.apply(secret(pipeline.namespace, "plant-tls", **files))
 
 
@@ -63,12 +67,16 @@ def _reviewers(cluster: Cluster) -> list[Any]:
 
 
 def test_tokens_decide_who_reads_over_tls(make_pipeline: Any, cluster: Cluster) -> None:
-    """A reader reads; one without the right and one with a token for somebody else do not; the right goes again."""
+    """A reader reads; one without the right and one with a token for somebody else do not; the right goes again.
+
+    The operator's canaries come through too.
+    """
     authority = Authority()
-    pipeline: E2EPipeline = make_pipeline(query=SECURED)
+    pipeline: E2EPipeline = make_pipeline(query=SECURED, canary={"interval": "5s"})
     _certificate(pipeline, authority)
     pipeline.apply()
     pipeline.wait_ready()
+    pipeline.wait_condition("DataFlowing", "Ready", status="True", deadline=60)
     assert f"{pipeline.namespace}/plant-query" in _reviewers(cluster)
     pipeline.publish([SEED])
     wait_for_value(pipeline.stored, 1, deadline=30, what="rows")

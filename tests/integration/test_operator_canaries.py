@@ -104,7 +104,9 @@ def test_canaries_are_sent_again_and_again_and_changes_are_told(
     assert len(told) >= 3
     assert canaries.keep(KEY, None) is None
     assert canaries.keep(KEY, replace(route, interval=60)) is None  # what came before is forgotten
-    canaries.keep(KEY, None)
+    assert canaries.keep(KEY, None) is None
+    opened = (probe._channels._made, probe._senders._made)
+    wait_for_value(lambda: [len(each) for each in opened], [0, 0], deadline=30, what="open connections")
 
 
 def test_connections_are_kept_from_canary_to_canary_and_closed_in_the_end(
