@@ -193,6 +193,13 @@ def test_what_is_being_deleted_is_not_deleted_again() -> None:
     assert summaries(build(), observed) == ["update Deployment plant-query"]
 
 
+def test_a_number_that_has_no_effect_is_told() -> None:
+    """It is kept for when the scaler goes, so it is no mistake; but nobody should wait for it."""
+    found = condition(query={**BY_LOAD, "replicas": 5})
+    assert found is not None
+    assert found.message == "Query: 2 to 8 pods. spec.query.replicas (5) has no effect meanwhile."
+
+
 def test_the_condition_tells_the_bounds() -> None:
     """With why ingest has less than was asked for."""
     found = condition(ingest={"autoscaling": {"maxReplicas": 50}}, query=BY_LOAD)

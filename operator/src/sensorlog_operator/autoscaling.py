@@ -152,7 +152,8 @@ def _ingest_conditions(pipeline: Pipeline, scaler: Object | None, *, keda: bool)
         yield _scaling("Ingest: paused.")
     else:
         capped = f" (maxReplicas {wanted.max_replicas} is more than there are partitions)"
-        yield _scaling(f"Ingest: {bounds}{capped if wanted.max_replicas > bounds.most else ''}.")
+        at_rest = _at_rest("ingest", pipeline.spec.ingest.replicas)
+        yield _scaling(f"Ingest: {bounds}{capped if wanted.max_replicas > bounds.most else ''}.{at_rest}")
 
 
 def _query_conditions(pipeline: Pipeline, scaler: Object | None) -> Iterator[Condition]:
@@ -162,7 +163,13 @@ def _query_conditions(pipeline: Pipeline, scaler: Object | None) -> Iterator[Con
     if complaint := _complaint(scaler, "ScalingActive", calm=("ScalingDisabled",)):
         yield _failing(Reason.SCALER_FAILING, f"The HorizontalPodAutoscaler does not scale query: {complaint}")
     else:
-        yield _scaling(f"Query: {Bounds(wanted.min_replicas, wanted.max_replicas)}.")
+        at_rest = _at_rest("query", pipeline.spec.query.replicas)
+        yield _scaling(f"Query: {Bounds(wanted.min_replicas, wanted.max_replicas)}.{at_rest}")
+
+
+def _at_rest(component: str, replicas: int) -> str:
+    """Return what to say of a number that somebody wrote and that a scaler decides about; nothing of the default."""
+    return f" spec.{component}.replicas ({replicas}) has no effect meanwhile." if replicas != 1 else ""
 
 
 def _scaling(message: str) -> Condition:
