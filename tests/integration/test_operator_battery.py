@@ -421,8 +421,12 @@ def test_what_is_a_strangers_stays_as_it_is(worlds: dict[str, World]) -> None:
 def test_what_waits_for_approval_is_done_once_it_has_it(worlds: dict[str, World]) -> None:
     """An adopted topic grows by the same hand that approves any plan."""
     world = worlds["fewer partitions than declared"]
+    before = world.pipeline().wait_condition("TopicReady", "True", "Ready")
+    assert "not all as declared" in before["message"]
     world.pipeline().approve("from 3 to 4 partitions")
     world.pipeline().wait_condition("PlanPending", "False", "NothingPending")
+    after = world.pipeline().wait_condition("TopicReady", "True", "Ready")
+    assert after["message"].endswith("are as declared.")
     assert len(world.broker.admin().list_topics(world.topic, timeout=10).topics[world.topic].partitions) == 4
 
 

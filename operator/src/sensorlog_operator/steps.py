@@ -50,6 +50,9 @@ class Round:
     """What a survey saw, for a glance that changes nothing but status; else every step looks for itself."""
 
 
+AS_LEFT = "there, and not all as declared: PlanPending and Drifted say what is not done"
+
+
 class Step:
     """One part of a pipeline. All but `plan` may raise PipelineErrors, which become its conditions."""
 
@@ -92,6 +95,7 @@ class TopicStep(Step):
 
     name = "topics"
     conditions = ("TopicReady",)
+    _withheld: Sequence[Entry] = ()
     partitions = 0
     """Of the topic of readings; 0 where it does not exist, or was not looked at."""
 
@@ -139,8 +143,9 @@ class TopicStep(Step):
         waiting = (status.get("plan") or {}).get("actions", ())
         return "topic" not in status or any(one["step"] == self.name and one.get("dangerous") for one in waiting)
 
-    def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:  # noqa: ARG002
+    def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:
         """Create and alter."""
+        self._withheld = withheld
         topics.apply(self._kafka, actions)
         readings = self._round.pipeline.spec.kafka.readings.topic
         self.partitions = topics.partitions_after(actions, readings, self.partitions)
@@ -151,7 +156,8 @@ class TopicStep(Step):
     def tell(self, report: Report) -> None:
         """Name the topics."""
         kafka = self._round.pipeline.spec.kafka
-        report.true("TopicReady", f"Topics {kafka.readings.topic} and {kafka.sensors.topic} are as declared.")
+        names = f"Topics {kafka.readings.topic} and {kafka.sensors.topic}"
+        report.true("TopicReady", f"{names} are {AS_LEFT if self._withheld else 'as declared'}.")
 
     @property
     def retention(self) -> timedelta | None:
@@ -172,6 +178,7 @@ class SchemaStep(Step):
 
     name = "schema"
     conditions = ("SchemaReady",)
+    _withheld: Sequence[Entry] = ()
 
     def __init__(self, shared: Round) -> None:
         super().__init__(shared)
@@ -202,8 +209,9 @@ class SchemaStep(Step):
             live_uids=self._round.claims.uids(),
         )
 
-    def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:  # noqa: ARG002
+    def apply(self, actions: Sequence[Action], withheld: Sequence[Entry]) -> list[Action]:
         """Execute in one transaction: all of it happens, or nothing."""
+        self._withheld = withheld
         status = self._round.report.status
         status["schema"] = self._round.pipeline.schema_name
         status["timescaledb"] = f"{self.observed.timescaledb_version} ({self.observed.edition})"
@@ -213,7 +221,8 @@ class SchemaStep(Step):
 
     def tell(self, report: Report) -> None:
         """Say that the schema is as it should be."""
-        report.true("SchemaReady", f"Schema {self._round.pipeline.schema_name} is as declared.")
+        state = AS_LEFT if self._withheld else "as declared"
+        report.true("SchemaReady", f"Schema {self._round.pipeline.schema_name} is {state}.")
 
     def next_offsets(self) -> dict[int, int]:
         """Return what `schema.next_offsets` does for the topic of readings; nothing while the database is away."""
