@@ -98,6 +98,10 @@ bench-query: uv docker backing-images  ## Exports beside plain COPY, calls besid
 bench-latest: uv docker backing-images  ## What the last reading of each sensor costs the database, however much is stored
 	@$(BENCH) benchmarks.latest $(ARGS)
 
+.PHONY: bench-operator
+bench-operator: uv deploy-tools node-image backing-images  ## An operator with 1,000 pipelines: CPU, memory, and every call it makes
+	@$(BENCH) benchmarks.fleet $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: uv docker backing-images  ## Ingest beside Telegraf, tuned to its best: speed, kills, malformed messages, an outage
 	@benchmarks/telegraf/build.sh

@@ -23,6 +23,9 @@ STALLED_LIMIT = 16
 GROUP = 100
 """Pipelines that are surveyed together, with a few requests to each cluster of brokers and each database."""
 
+BEHIND_SECONDS = 10.0
+"""Where pipelines wait so long for a worker, what a survey saw would be out of date before it is used."""
+
 STOP_SECONDS = 20
 
 log = structlog.get_logger(__name__)
@@ -126,7 +129,8 @@ class Controller:
     def _look_at(self, keys: Sequence[str]) -> None:
         self._looked_at |= dict.fromkeys(keys, time.monotonic())
         try:
-            self._surveys.look(keys)
+            if self._queue.oldest_seconds() < BEHIND_SECONDS:
+                self._surveys.look(keys)
         except Exception:
             log.exception("survey failed: this is a bug of the operator")
         for key in keys:

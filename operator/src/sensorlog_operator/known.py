@@ -1,5 +1,6 @@
 """What a survey of many pipelines saw of one of them."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from sensorlog_operator.roles import ObservedRoles
 from sensorlog_operator.schema import ObservedSchema
 from sensorlog_operator.secrets import Credentials
 from sensorlog_operator.topics import ObservedTopic
+
+GOOD_SECONDS = 30.0
+"""How long what was seen is good for a glance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +51,8 @@ class Known:
     backlog: Backlog
     database: InDatabase
     at: float
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is young enough for a glance."""
+        return time.monotonic() - self.at < GOOD_SECONDS

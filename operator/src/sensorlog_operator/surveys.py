@@ -23,9 +23,6 @@ from sensorlog_operator.models import Pipeline
 from sensorlog_operator.secrets import Credentials
 from sensorlog_operator.topics import ObservedTopic
 
-GOOD_SECONDS = 30.0
-"""How long what was seen is good for a glance."""
-
 AWAY = frozenset({Reason.KAFKA_UNAVAILABLE, Reason.DATABASE_UNAVAILABLE})
 """Why it is of no use to ask about fewer: nobody answers. A locked table is one pipeline's affair all the same."""
 
@@ -50,7 +47,8 @@ class Surveys:
             self._looking = set(keys)
         found = survey(self.mirror, keys)
         with self._lock:
-            self._known |= {key: known for key, known in found.items() if key in self._looking}
+            good = {key: known for key, known in self._known.items() if known.is_good}
+            self._known = good | {key: known for key, known in found.items() if key in self._looking}
             self._looking = set()
 
     def heard(self, key: str) -> None:
@@ -63,7 +61,7 @@ class Surveys:
         """Return what was seen of a pipeline, once; None where nothing is known that is still good."""
         with self._lock:
             known = self._known.pop(key, None)
-        return known if known and time.monotonic() - known.at < GOOD_SECONDS else None
+        return known if known and known.is_good else None
 
 
 def survey(mirror: Mirror, keys: Iterable[str]) -> dict[str, Known]:
@@ -138,6 +136,8 @@ def _in_kafka(
     kafka = brokers.admin(options)
     names = {topic.name for subject in subjects for topic in topics.desired(subject.pipeline)}
     observed = divided(sorted(names), lambda some: topics.observe(kafka, some))
+    declared = {topic.name: topic.config for subject in subjects for topic in topics.desired(subject.pipeline)}
+    observed = {name: found.only(declared[name]) for name, found in observed.items()}
     questions: dict[str, Question] = {}
     for subject in subjects:
         readings = subject.pipeline.spec.kafka.readings

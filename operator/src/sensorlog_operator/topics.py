@@ -6,7 +6,7 @@ compared, so a configuration set by a Kafka administrator stays.
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -45,6 +45,10 @@ class ObservedTopic:
     partitions: int
     replication_factor: int
     config: Mapping[str, str] = field(default_factory=dict)
+
+    def only(self, names: Iterable[str]) -> "ObservedTopic":
+        """Return the same without configurations of other names: there are dozens, of many topics."""
+        return replace(self, config={name: self.config[name] for name in names if name in self.config})
 
 
 @dataclass(frozen=True, slots=True)
