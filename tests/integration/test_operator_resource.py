@@ -152,6 +152,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"ingest": {"autoscaling": {}}}, "spec.ingest.autoscaling.maxReplicas", "Required value"),
     ({"query": {"replicaFallback": "Primary"}}, "spec", "needs timescale.readConnectionSecretRef"),
     ({"query": {"authentication": {"type": "Kubernetes"}}}, "spec.query", "authentication needs tls"),
+    ({"query": {"authentication": {"type": "Basic"}}}, "spec.query.authentication.type", 'values: "Kubernetes"'),
     ({"networkPolicy": {"mode": "None", "clients": [{}]}}, "spec.networkPolicy", "need mode Ingress or Strict"),
     ({"networkPolicy": {"egressPorts": [9094]}}, "spec.networkPolicy", "egressPorts needs mode Strict"),
     ({"canary": {"interval": "1s"}}, "spec.canary.interval", "write whole seconds from 5s on or minutes"),

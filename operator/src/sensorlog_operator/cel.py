@@ -1,8 +1,8 @@
 """Rules that the API server checks when a resource is written, as CEL with the words that it answers.
 
-A rule that is new is only here and not in the models: the API server lets what is stored keep a value that a rule
-refuses by now (Kubernetes documentation, "Validation ratcheting"), and so must the operator. CEL's own durations know
-no days, so one is turned into seconds by text.
+A rule that is new is only here, and not in the models unless the operator cannot use what it refuses: the API server
+lets what is stored keep such a value (Kubernetes documentation, "Validation ratcheting"), and so must the operator.
+CEL's own durations know no days, so one is turned into seconds by text.
 """
 
 from typing import Any

@@ -177,6 +177,8 @@ def structural(schema: Any, definitions: dict[str, Any]) -> Any:
         return structural({**target, **{k: v for k, v in schema.items() if k != "$ref"}}, definitions)
     if "anyOf" in schema:
         return structural(_without_union(schema), definitions)
+    if "const" in schema:  # which the API server does not know, and leaves out without refusing anything
+        return structural({**{k: v for k, v in schema.items() if k != "const"}, "enum": [schema["const"]]}, definitions)
     return {key: _KEYWORDS.get(key, structural)(value, definitions) for key, value in _kept(schema)}
 
 
