@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from sensorlog_operator import backlog, brokers, figures
+from sensorlog_operator import backlog, brokers, figures, metrics
 from sensorlog_operator.backlog import Backlog
 from support.database import Database
 from support.kafka import KafkaBroker
@@ -52,6 +52,37 @@ def test_the_age_of_the_oldest_message_is_found_by_asking_for_offsets(
     assert timedelta(hours=5) <= rest.oldest <= timedelta(hours=5) * backlog.PRECISION
     assert observe_backlog(pipeline, 2, {0: 2, 1: 0}) == Backlog(lag=2, oldest=timedelta(), lost=0)
     assert observe_backlog(pipeline, 2, {0: 3, 1: 1}) == Backlog(lag=0, oldest=timedelta(), lost=0)
+
+
+def test_topics_asked_about_together_have_each_their_own_backlog(
+    broker: KafkaBroker, make_pipeline: MakePipeline
+) -> None:
+    """As many requests as for one: the ages are narrowed down at the same time, each up to its own horizon."""
+    old, young, empty = (make_pipeline(partitions=1).config.kafka.readings_topic for _ in range(3))
+    produce_at(broker, old, 0, [timedelta(days=3), timedelta(hours=5)])
+    produce_at(broker, young, 0, [timedelta(hours=5), timedelta(hours=5)])
+    kafka = brokers.admin({"bootstrap.servers": broker.bootstrap_servers})
+    questions = [
+        backlog.Question(old, 1, {0: 0}, HORIZON),
+        backlog.Question(young, 1, {0: 1}, timedelta(hours=2)),
+        backlog.Question(empty, 1, {}, HORIZON),
+    ]
+    for topic in (old, young, empty):
+        kafka.client.list_topics(topic, timeout=10)
+    before = requests()
+    found = backlog.observe_each(kafka, questions)
+    together = requests() - before
+    assert {topic: one.lag for topic, one in found.items()} == {old: 2, young: 1, empty: 0}
+    assert timedelta(days=3) <= found[old].oldest <= timedelta(days=3) * backlog.PRECISION
+    assert found[young].oldest == timedelta(hours=2)
+    assert found[empty].oldest == timedelta()
+    backlog.observe_each(kafka, questions[:1])
+    assert together == requests() - before - together
+
+
+def requests() -> float:
+    """Return how often offsets were asked for."""
+    return float(metrics.KAFKA_REQUESTS.labels("list_offsets")._value.get())
 
 
 def test_what_was_deleted_before_it_was_stored_is_counted(broker: KafkaBroker, make_pipeline: MakePipeline) -> None:

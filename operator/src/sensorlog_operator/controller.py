@@ -116,11 +116,12 @@ class Controller:
 
     def _resync(self) -> None:
         """Look at every pipeline once in a period; not at all of them at once, but at a group of them in each turn."""
-        groups = 1
-        while not self._stopping.wait(self._resync_seconds / groups):
+        due = time.monotonic() + self._resync_seconds
+        while not self._stopping.wait(max(0.0, due - time.monotonic())):
             keys = self._claims.keys()
             groups = max(1, math.ceil(len(keys) / GROUP))
             self._look_at(self._longest_ago(keys, math.ceil(len(keys) / groups)))
+            due = max(due, time.monotonic() - self._resync_seconds) + self._resync_seconds / groups
 
     def _longest_ago(self, keys: Sequence[str], count: int) -> list[str]:
         self._looked_at = {key: self._looked_at.get(key, 0.0) for key in keys}

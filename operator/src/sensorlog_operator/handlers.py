@@ -7,7 +7,7 @@ annotations on users' resources, which then could not be deleted once the operat
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -197,9 +197,25 @@ class Patience:
             yield 5
 
 
+class NoDifferences(kopf.DiffBaseStorage):
+    """Keeps nothing of a resource: kopf would copy all of it at each event, for differences that nobody asks for."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None) -> kopf.BodyEssence:  # noqa: ARG002
+        """Return what is to be compared."""
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:  # noqa: ARG002
+        """Return what it was before."""
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Keep what it is."""
+
+
 def configure(settings: kopf.OperatorSettings, silence: float) -> None:
     """Set kopf up to watch and nothing else. A stream that says nothing for `silence` seconds is opened anew."""
     logging.getLogger("kopf").setLevel(logging.WARNING)  # it would say of every event that it was handled
+    settings.persistence.diffbase_storage = NoDifferences()
     settings.posting.enabled = False  # Events are ours, about what people want to know
     settings.scanning.disabled = True  # no right to list CRDs or namespaces is needed for what is fixed
     settings.networking.request_timeout = REQUEST_TIMEOUT_SECONDS

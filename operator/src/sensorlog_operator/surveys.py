@@ -7,6 +7,7 @@ was heard of the pipeline meanwhile. One of which something cannot be seen is le
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
@@ -22,6 +23,9 @@ from sensorlog_operator.mirror import Mirror
 from sensorlog_operator.models import Pipeline
 from sensorlog_operator.secrets import Credentials
 from sensorlog_operator.topics import ObservedTopic
+
+AT_ONCE = 8
+"""Databases, or clusters of brokers, that are asked at the same time."""
 
 AWAY = frozenset({Reason.KAFKA_UNAVAILABLE, Reason.DATABASE_UNAVAILABLE})
 """Why it is of no use to ask about fewer: nobody answers. A locked table is one pipeline's affair all the same."""
@@ -69,17 +73,15 @@ def survey(mirror: Mirror, keys: Iterable[str]) -> dict[str, Known]:
     at = time.monotonic()
     if not mirror.is_current:
         return {}
-    subjects = [found for key in keys if (found := _subject(mirror, key))]
-    in_databases: dict[str, InDatabase] = {}
-    for uri, group in _grouped(subjects, lambda subject: subject.database).items():
-        in_databases |= _unless_away(partial(_in_database, uri, group))
-    known: dict[str, Known] = {}
-    stored = [subject for subject in subjects if subject.pipeline.key in in_databases]
-    for options, group in _grouped(stored, lambda subject: subject.brokers).items():
-        by_key = {subject.pipeline.key: subject for subject in group}
-        for key, (observed, behind) in _unless_away(partial(_in_kafka, dict(options), group, in_databases)).items():
-            known[key] = Known(by_key[key], observed, behind, in_databases[key], at)
-    return known
+    subjects = {key: found for key in keys if (found := _subject(mirror, key))}
+    databases = _grouped(subjects.values(), lambda subject: subject.database)
+    in_databases = _all_of([partial(_in_database, uri, group) for uri, group in databases.items()])
+    clusters = _grouped([subjects[key] for key in in_databases], lambda subject: subject.brokers)
+    in_kafka = _all_of([partial(_in_kafka, dict(options), group, in_databases) for options, group in clusters.items()])
+    return {
+        key: Known(subjects[key], observed, behind, in_databases[key], at)
+        for key, (observed, behind) in in_kafka.items()
+    }
 
 
 def _subject(mirror: Mirror, key: str) -> Subject | None:
@@ -172,6 +174,14 @@ def divided(items: Sequence[str], look: Callable[[Sequence[str]], Mapping[str, V
             return {}
     middle = len(items) // 2
     return divided(items[:middle], look) | divided(items[middle:], look)
+
+
+def _all_of(looks: Sequence[Callable[[], dict[str, V]]]) -> dict[str, V]:
+    """Return what all of these see; a few look at the same time, because each may have to wait."""
+    if len(looks) == 1:
+        return _unless_away(looks[0])
+    with ThreadPoolExecutor(AT_ONCE, "survey") as pool:
+        return {key: seen for found in pool.map(_unless_away, looks) for key, seen in found.items()}
 
 
 def _unless_away(look: Callable[[], dict[str, V]]) -> dict[str, V]:
