@@ -7,13 +7,15 @@ from typing import cast
 
 import pytest
 
-from sensorlog_operator.claims import Claims
-from sensorlog_operator.controller import Controller
+from sensorlog_operator.claims import Claim, Claims
+from sensorlog_operator.controller import GROUP, Controller
 from sensorlog_operator.mirror import Mirror
+from sensorlog_operator.models import Pipeline
 from sensorlog_operator.reconcile import Reconciler
 from sensorlog_operator.settings import Settings
 from sensorlog_operator.surveys import Surveys
 from sensorlog_operator.workqueue import WorkQueue
+from support.resources import pipeline_body
 from support.waiting import wait_for_value, wait_until
 
 STUCK_SECONDS = 0.3
@@ -48,6 +50,37 @@ class Workers:
         wait_until(
             self.controller.stuck, lambda problem: problem is not None and why in problem, deadline=10, what="liveness"
         )
+
+
+class Looks:
+    """Surveys that see nothing, and remember what they were asked to look at."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[str]] = []
+
+    def look(self, keys: list[str]) -> None:
+        """Take a group."""
+        self.groups.append(keys)
+
+
+def test_every_pipeline_is_looked_at_once_in_a_period_and_not_all_at_the_same_time() -> None:
+    """In groups of a limited size, spread over the period: none is left out, none comes twice before the others."""
+    claims, looks, count = Claims(), Looks(), 250
+    for number in range(count):
+        body = pipeline_body(name=f"plant-{number}", uid=str(number))
+        claims.put(Claim.of(Pipeline.from_body(body)))
+    settings = Settings(ingest_image="ingest", query_image="query", resync_seconds=0.3)
+    reconciles = Reconciles()
+    reconciles.go_on.set()
+    controller = Controller(WorkQueue(), cast("Reconciler", reconciles), claims, cast("Surveys", looks), settings)
+    controller.start()
+    try:
+        wait_until(lambda: len(looks.groups) >= 9, deadline=20, what="three periods")
+    finally:
+        controller.stop()
+    rounds = [looks.groups[first : first + 3] for first in (0, 3, 6)]
+    assert max(map(len, looks.groups)) <= GROUP
+    assert [len({key for group in groups for key in group}) for groups in rounds] == [count] * 3
 
 
 @pytest.fixture
