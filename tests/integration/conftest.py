@@ -10,6 +10,8 @@
     make_pipeline   make_pipeline(partitions=3, measurements=(...), ...) -> Pipeline with topics, schema and files;
                     the keywords are PipelineOptions' fields
     pipeline        make_pipeline() with defaults
+    api_server      ApiServer, one a module: knows pipelines, and the operator's account with the chart's rights
+    operator        ServiceProcess, one a module: the operator at work on that API server
     start_service   start_service("sensorlog_query", pipeline, SENSORLOG_PORT="50051") -> ServiceProcess, a real
                     `python -m` process with the environment that the operator would give it; not waited for
     start_ingest    start_ingest(pipeline) -> ServiceProcess that is ready
@@ -28,10 +30,12 @@ from typing import Any
 
 import pytest
 
+from support.apiserver import ApiServer
 from support.containers import ContainerEngine, free_port
 from support.database import Database, ReplicatedDatabase, database_spec, database_uri, replicated_database
 from support.kafka import KafkaBroker, broker_spec
 from support.network import BROKER_HOST, Network
+from support.operated import operated_api_server, start_operator
 from support.pipelines import MakePipeline, Pipeline, PipelineOptions
 from support.pipelines import make_pipeline as provision_pipeline
 from support.processes import ServiceProcess, StartService
@@ -100,6 +104,21 @@ def short_lived(
 ) -> Replicated:
     """Return the same with servers of its own, for a test that breaks them."""
     return make_replicated(broker, replicated, tmp_path, start_service)
+
+
+@pytest.fixture(scope="module")
+def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
+    """Yield an API server that knows pipelines, and where the operator has an account with the chart's rights."""
+    with operated_api_server(engine) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def operator(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """Yield the operator, as a process."""
+    process = start_operator(api_server, tmp_path_factory.mktemp("operator"))
+    yield process.wait_ready()
+    process.clean_up()
 
 
 @pytest.fixture

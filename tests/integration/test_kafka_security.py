@@ -25,8 +25,6 @@ from support.database import Database
 from support.operated import (
     OperatedPipeline,
     login,
-    operated_api_server,
-    start_operator,
 )
 from support.pipelines import SEED_TS, Pipeline, PipelineOptions, make_pipeline
 from support.pods import Pods
@@ -96,21 +94,6 @@ def secured(engine: ContainerEngine) -> Iterator[SecuredBroker]:
             secured.allow(ResourceType.TOPIC, prefix, *TOPICS)
         secured.allow(ResourceType.GROUP, "sensorlog.", AclOperation.READ)
         yield secured
-
-
-@pytest.fixture(scope="module")
-def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
-    """Yield an API server that knows pipelines, and where the operator has an account."""
-    with operated_api_server(engine) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def operator(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """Yield the operator."""
-    process = start_operator(api_server, tmp_path_factory.mktemp("operator"))
-    yield process.wait_ready()
-    process.clean_up()
 
 
 @dataclass

@@ -18,31 +18,14 @@ from psycopg.conninfo import conninfo_to_dict
 
 from sensorlog.rpc import logger_pb2 as pb
 from support.apiserver import ApiServer
-from support.containers import ContainerEngine
 from support.database import Database
 from support.kafka import KafkaBroker
-from support.operated import operated_api_server, start_operator
 from support.pipelines import SEED_TS
 from support.plants import COMPONENTS, SECONDS, MakePlant, Plant, Provisioner, plants, provisioner
 from support.processes import ServiceProcess
 from support.waiting import wait_for_value, wait_until
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
-    """Yield an API server that knows pipelines, and where the operator has an account with the chart's rights."""
-    with operated_api_server(engine) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def operator(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """Yield the operator, as a process."""
-    process = start_operator(api_server, tmp_path_factory.mktemp("operator"))
-    yield process.wait_ready()
-    process.clean_up()
 
 
 @pytest.fixture

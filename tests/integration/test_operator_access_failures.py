@@ -17,10 +17,8 @@ from sensorlog_operator.kube import Kind, Kube, Object
 from sensorlog_operator.reconcile import Reconciler
 from sensorlog_query import sql
 from support.apiserver import ADMIN_TOKEN, ApiServer
-from support.containers import ContainerEngine
 from support.database import Database, ReplicatedDatabase
 from support.kafka import KafkaBroker
-from support.operated import operated_api_server
 from support.plants import COMPONENTS, MakePlant, Plant, Provisioner, plants, provisioner
 from support.resources import operator_settings
 from support.waiting import wait_until
@@ -57,13 +55,6 @@ class MortalKube(Kube):
         if self._lives == 0:
             raise DiedError
         return result
-
-
-@pytest.fixture(scope="module")
-def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
-    """Yield an API server that knows pipelines."""
-    with operated_api_server(engine) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

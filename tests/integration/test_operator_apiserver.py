@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from support.apiserver import ApiServer, Object
-from support.containers import ContainerEngine
 from support.database import Database
 from support.kafka import KafkaBroker
 from support.linked import LinkedPipelines, Surroundings
@@ -31,7 +30,6 @@ from support.operated import (
     install_resource,
     kubeconfig,
     login,
-    operated_api_server,
     pipelines_path,
     start_operator,
 )
@@ -61,13 +59,6 @@ incluster_config.SERVICE_CERT_FILENAME = folder + "/ca.crt"
 runpy.run_module("sensorlog_operator", run_name="__main__", alter_sys=True)
 """
 """Starts the operator as in a pod, whose mounted account is in a folder of the test's."""
-
-
-@pytest.fixture(scope="module")
-def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
-    """Yield an API server that knows pipelines, and where the operator has an account."""
-    with operated_api_server(engine) as server:
-        yield server
 
 
 @pytest.fixture

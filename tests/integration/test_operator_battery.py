@@ -16,10 +16,10 @@ import pytest
 from confluent_kafka.admin import ConfigResource, ResourceType
 
 from support.apiserver import ApiServer, Object
-from support.containers import ContainerEngine, free_port
+from support.containers import free_port
 from support.database import Database
 from support.kafka import KafkaBroker
-from support.operated import Login, OperatedPipeline, login, operated_api_server, start_operator
+from support.operated import Login, OperatedPipeline, login
 from support.processes import ServiceProcess
 from support.waiting import wait_until
 
@@ -334,21 +334,6 @@ CASES = {
     "a peer that is none": Case("IngestReady", "WorkloadRejected", "a valid label must", {"networkPolicy": PEER}),
     "no KEDA": Case("AutoscalingReady", "KedaMissing", "Install KEDA", {"ingest": {"autoscaling": {"maxReplicas": 2}}}),
 }
-
-
-@pytest.fixture(scope="module")
-def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
-    """Yield an API server that knows pipelines, and where the operator has an account."""
-    with operated_api_server(engine) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def operator(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """Yield the operator."""
-    process = start_operator(api_server, tmp_path_factory.mktemp("operator"))
-    yield process.wait_ready()
-    process.clean_up()
 
 
 MakeWorld = Callable[[], World]

@@ -18,8 +18,8 @@ from sensorlog_operator.errors import PipelineError, Reason
 from sensorlog_operator.kube import Kube
 from support.apiserver import ApiServer, Object
 from support.canaries import KEY, a_probe
-from support.containers import ContainerEngine, free_port
-from support.operated import CANARY_ACCOUNT, NAMESPACE, USER, kubeconfig, operated_api_server
+from support.containers import free_port
+from support.operated import CANARY_ACCOUNT, NAMESPACE, USER, kubeconfig
 from support.pipelines import Pipeline
 from support.processes import ServiceProcess, StartService
 from support.query import refused
@@ -51,13 +51,6 @@ class Clock:
     def __call__(self) -> float:
         """Return what time it is."""
         return time.monotonic() + self.leaps
-
-
-@pytest.fixture(scope="module")
-def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
-    """Yield an API server with the chart's accounts and rights."""
-    with operated_api_server(engine) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

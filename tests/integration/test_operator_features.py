@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from sensorlog.rollups import columns
-from sensorlog_operator import features, schema
+from sensorlog_operator import connections, features
 from sensorlog_operator.errors import Reason
 from sensorlog_operator.features import DesiredFeatures, ObservedFeatures
 from sensorlog_operator.features_step import FeaturesStep
@@ -51,7 +51,7 @@ def step(pipeline: Pipeline, **timescale: Any) -> Iterator[FeaturesStep]:
     shared = cast("Round", _Shared(resource, Report()))
     with ExitStack() as stack:
         database = SchemaStep(shared)
-        database.connection = stack.enter_context(schema.connect(pipeline.database.uri))
+        database.connection = stack.enter_context(connections.connect(pipeline.database.uri))
         yield FeaturesStep(shared, database)
 
 
@@ -183,7 +183,7 @@ def licensed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def observe(database: Database, desired: DesiredFeatures) -> ObservedFeatures:
     """Return what the catalogs say."""
-    with schema.connect(database.uri) as connection:
+    with connections.connect(database.uri) as connection:
         return features.observe(connection, desired)
 
 

@@ -3,7 +3,7 @@
 import base64
 import secrets
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,9 @@ import pytest
 
 from support import kills
 from support.apiserver import ApiServer, Object
-from support.containers import ContainerEngine
 from support.database import Database
 from support.kafka import KafkaBroker
-from support.operated import OperatedPipeline, kubeconfig, login, operated_api_server
+from support.operated import OperatedPipeline, kubeconfig, login
 from support.worlds import world
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
@@ -58,13 +57,6 @@ class Plant:
 
 
 MakePlant = Callable[..., Plant]
-
-
-@pytest.fixture(scope="module")
-def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
-    """Yield an API server that knows pipelines, and where the operator has an account."""
-    with operated_api_server(engine) as server:
-        yield server
 
 
 @pytest.fixture

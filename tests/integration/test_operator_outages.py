@@ -6,12 +6,11 @@ from http import HTTPStatus
 import pytest
 
 from support.apiserver import ApiServer
-from support.containers import ContainerEngine
 from support.database import Database
 from support.kafka import KafkaBroker
 from support.linked import LinkedPipeline, LinkedPipelines, Surroundings
 from support.links import Link
-from support.operated import USER, login, operated_api_server, start_operator
+from support.operated import USER, login, start_operator
 from support.processes import ServiceProcess
 from support.waiting import wait_for_value, wait_until
 from support.worlds import schema_name
@@ -31,13 +30,6 @@ FEWEST_REQUESTS = 10
 FEWEST_CHILDREN = 5
 
 Which = Callable[[LinkedPipeline], Link]
-
-
-@pytest.fixture(scope="module")
-def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
-    """Yield an API server that knows pipelines, and where the operator has an account."""
-    with operated_api_server(engine) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

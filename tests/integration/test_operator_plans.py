@@ -20,14 +20,13 @@ from sensorlog_cli.cluster import Cluster
 from sensorlog_cli.errors import UsageError
 from sensorlog_cli.options import ClusterOptions
 from support.apiserver import ADMIN_TOKEN, ApiServer, Object
-from support.containers import ContainerEngine, free_port
+from support.containers import free_port
 from support.database import Database
 from support.kafka import KafkaBroker
 from support.operated import (
     OperatedPipeline,
     kubeconfig,
     login,
-    operated_api_server,
     start_operator,
 )
 from support.processes import ServiceProcess
@@ -127,13 +126,6 @@ class Plant:
 
 
 MakePlant = Callable[..., Plant]
-
-
-@pytest.fixture(scope="module")
-def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
-    """Yield an API server that knows pipelines, and where the operator has an account."""
-    with operated_api_server(engine) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

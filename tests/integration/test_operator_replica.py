@@ -17,10 +17,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from sensorlog.rpc import logger_pb2 as pb
 from support.apiserver import ApiServer
-from support.containers import ContainerEngine
 from support.database import ReplicatedDatabase
 from support.kafka import KafkaBroker
-from support.operated import OperatedPipeline, operated_api_server, start_operator
+from support.operated import OperatedPipeline, start_operator
 from support.pods import Pods
 from support.waiting import wait_for_value, wait_until
 
@@ -28,13 +27,6 @@ pytestmark = pytest.mark.integration
 
 SECONDS = 45
 FRESH = (("max-staleness-ms", "500"),)
-
-
-@pytest.fixture(scope="module")
-def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
-    """Yield an API server that knows pipelines, and where the operator has an account."""
-    with operated_api_server(engine) as server:
-        yield server
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 
 from support.apiserver import ApiServer
-from support.containers import ContainerEngine
 from support.database import Database
 from support.kafka import KafkaBroker
 from support.operated import (
     OperatedPipeline,
     login,
-    operated_api_server,
     start_operator,
 )
 from support.waiting import wait_until
@@ -25,13 +23,6 @@ pytestmark = pytest.mark.integration
 SECONDS = 45
 DAY = timedelta(days=1)
 NOW = datetime.now(UTC)
-
-
-@pytest.fixture(scope="module")
-def api_server(engine: ContainerEngine) -> Iterator[ApiServer]:
-    """Yield an API server that knows pipelines, and where the operator has an account."""
-    with operated_api_server(engine) as server:
-        yield server
 
 
 @pytest.fixture

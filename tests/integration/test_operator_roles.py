@@ -10,7 +10,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import InsufficientPrivilege
 
-from sensorlog_operator import role_changes, roles, schema
+from sensorlog_operator import connections, role_changes, roles
 from sensorlog_operator.connection_uri import with_login
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason
 from sensorlog_operator.plans import Refusal
@@ -33,13 +33,13 @@ class Admin:
 
     def provision(self, pipeline: Pipeline) -> list[str]:
         """Bring the pipeline's roles to what they should be; return what was done, in words."""
-        with schema.connect(self.uri) as connection:
+        with connections.connect(self.uri) as connection:
             actions, _ = role_changes.provision(connection, pipeline.schema)
         return [f"refused: {a.summary}" if isinstance(a, Refusal) else a.summary for a in actions]
 
     def let_in(self, pipeline: Pipeline, component: Component) -> str:
         """Let the first login of a component in; return its connection."""
-        with schema.connect(self.uri) as connection:
+        with connections.connect(self.uri) as connection:
             observed = roles.observe(connection, pipeline.schema)
             login = observed.names.login(component, "a")
             role_changes.let_in(connection, observed, login, PASSWORD)
@@ -47,7 +47,7 @@ class Admin:
 
     def shut_out(self, pipeline: Pipeline, component: Component) -> None:
         """Shut the first login of a component out."""
-        with schema.connect(self.uri) as connection:
+        with connections.connect(self.uri) as connection:
             observed = roles.observe(connection, pipeline.schema)
             role_changes.shut_out(connection, observed, [observed.names.login(component, "a")])
 
@@ -93,7 +93,7 @@ def plain(make_pipeline: MakePipeline, database: Database) -> Iterator[Pipeline]
 
 def forget(database: Database, pipeline: Pipeline) -> None:
     """Drop what roles a pipeline has."""
-    with schema.connect(database.uri) as connection:
+    with connections.connect(database.uri) as connection:
         role_changes.drop(connection, pipeline.schema)
 
 
@@ -265,7 +265,7 @@ def test_roles_are_dropped_with_all_their_rights(owned: Pipeline, creator: Admin
     creator.provision(owned)
     with session(creator.let_in(owned, "ingest"), owned) as writer:
         writer.execute("INSERT INTO sensor_data VALUES (now(), 1)")
-        with schema.connect(creator.uri) as connection:
+        with connections.connect(creator.uri) as connection:
             assert role_changes.drop(connection, owned.schema) == names_of(owned).every()
             assert role_changes.drop(connection, owned.schema) == []
     assert not database.execute("SELECT 1 FROM pg_roles WHERE rolname = ANY(%s)", [names_of(owned).every()])
@@ -278,7 +278,7 @@ def test_a_strangers_role_is_neither_used_nor_dropped(plain: Pipeline, superuser
     try:
         (said,) = superuser.provision(plain)
         assert "is left alone" in said
-        with schema.connect(superuser.uri) as connection:
+        with connections.connect(superuser.uri) as connection:
             assert role_changes.drop(connection, plain.schema) == []
     finally:
         database.execute(f"DROP ROLE {stranger}")

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from sensorlog_operator import schema
+from sensorlog_operator import connections, schema
 from sensorlog_operator.errors import NeedsChangeError, Reason, UnavailableError
 from sensorlog_operator.plans import Refusal
 from sensorlog_operator.schema import DesiredSchema, Owner
@@ -29,13 +29,13 @@ def desired(database: Database, request: pytest.FixtureRequest) -> Iterator[Desi
 
 def provision(database: Database, desired: DesiredSchema) -> list[str]:
     """Bring the schema to what is declared; return the plan in words."""
-    with schema.connect(database.uri) as connection:
+    with connections.connect(database.uri) as connection:
         return [action.summary for action in schema.provision(connection, desired)]
 
 
 def observe(database: Database, desired: DesiredSchema) -> schema.ObservedSchema:
     """Return what the database has."""
-    with schema.connect(database.uri) as connection:
+    with connections.connect(database.uri) as connection:
         return schema.observe(connection, desired.name)
 
 
@@ -101,7 +101,7 @@ def test_a_schema_of_another_pipeline_is_not_touched(database: Database, desired
     provision(database, desired)
     before = observe(database, desired)
     thief = replace(desired, owner=Owner("uid-thief", "test/thief", "test"), measurements=("humidity",))
-    with schema.connect(database.uri) as connection:
+    with connections.connect(database.uri) as connection:
         (refusal,) = schema.provision(connection, thief)
     assert isinstance(refusal, Refusal)
     assert refusal.reason is Reason.SCHEMA_OWNED_BY_ANOTHER
@@ -110,7 +110,7 @@ def test_a_schema_of_another_pipeline_is_not_touched(database: Database, desired
 
 def test_a_plan_happens_as_a_whole_or_not_at_all(database: Database, desired: DesiredSchema) -> None:
     """A statement that fails leaves nothing half made."""
-    with schema.connect(database.uri) as connection:
+    with connections.connect(database.uri) as connection:
         actions = schema.plan(desired, schema.observe(connection, desired.name))
         broken = schema.Execute("divide by zero", psycopg.sql.SQL("SELECT 1/0"))
         with pytest.raises(UnavailableError) as failed:
@@ -122,7 +122,7 @@ def test_a_plan_happens_as_a_whole_or_not_at_all(database: Database, desired: De
 def test_only_the_owner_drops_a_schema(database: Database, desired: DesiredSchema) -> None:
     """DeletionPolicy Delete of one pipeline never takes another's data."""
     provision(database, desired)
-    with schema.connect(database.uri) as connection:
+    with connections.connect(database.uri) as connection:
         assert schema.drop(connection, desired.name, "uid-somebody-else") is False
         assert schema.drop(connection, desired.name, desired.owner.uid) is True
         assert schema.drop(connection, desired.name, desired.owner.uid) is False
@@ -156,7 +156,7 @@ def uri_with(database: Database, **parts: Any) -> str:
 )
 def test_a_wrong_connection_needs_a_change(database: Database, parts: dict[str, str], reason: Reason) -> None:
     """Each has a reason of its own."""
-    with pytest.raises(NeedsChangeError) as refused, schema.connect(uri_with(database, **parts)):
+    with pytest.raises(NeedsChangeError) as refused, connections.connect(uri_with(database, **parts)):
         pass
     assert refused.value.reason is reason
 
@@ -166,7 +166,7 @@ def test_a_database_that_is_away_is_unavailable(database: Database, where: str) 
     """A closed port and a name that does not resolve."""
     with (
         pytest.raises(UnavailableError) as away,
-        schema.connect(uri_with(database, host=where, port=str(free_port()))),
+        connections.connect(uri_with(database, host=where, port=str(free_port()))),
     ):
         pass
     assert away.value.reason is Reason.DATABASE_UNAVAILABLE
@@ -177,7 +177,7 @@ def test_a_user_without_rights_is_told_which(database: Database, desired: Desire
     database.execute("CREATE ROLE operator_guest LOGIN PASSWORD 'guest'")
     try:
         guest = uri_with(database, user="operator_guest", password="guest")  # noqa: S106 -- of a role this test makes
-        with pytest.raises(NeedsChangeError, match="Grant CREATE") as refused, schema.connect(guest) as connection:
+        with pytest.raises(NeedsChangeError, match="Grant CREATE") as refused, connections.connect(guest) as connection:
             schema.provision(connection, desired)
         assert refused.value.reason is Reason.DATABASE_PERMISSION_DENIED
     finally:

@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow
 from sensorlog.measurements import DEFAULT_MEASUREMENTS, Measurement, names
 from sensorlog.pipeline import AcceptedWindow, BatchConfig, KafkaConfig, PipelineConfig
 from sensorlog.timestamps import TimestampUnit
-from sensorlog_operator import schema
+from sensorlog_operator import connections, schema
 from sensorlog_operator.plans import Refusal
 from support.database import Database
 from support.kafka import KafkaBroker
@@ -85,7 +85,7 @@ class Pipeline:
             chunk_interval=timedelta(days=1),
             live_uids=frozenset({self.schema}),
         )
-        with schema.connect(uri or self.database.uri) as connection:
+        with connections.connect(uri or self.database.uri) as connection:
             plan = schema.provision(connection, desired)
         refused = [action.summary for action in plan if isinstance(action, Refusal)]
         assert not refused, refused

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from sensorlog_operator import brokers, roles, schema, topics
+from sensorlog_operator import brokers, connections, roles, schema, topics
 from sensorlog_operator.kube import CHILD_KINDS
 from sensorlog_operator.roles import ObservedRoles
 from sensorlog_operator.schema import ObservedSchema
@@ -26,7 +26,7 @@ def world(pipeline: OperatedPipeline, database: Database, uid: str, *others: tup
     `others` are further texts to replace, and by what.
     """
     name = schema_name(pipeline)
-    with schema.connect(database.uri) as connection:
+    with connections.connect(database.uri) as connection:
         known = roles.observe(connection, name)
         stored = _stored(schema.observe(connection, name), known)
     found = {"topics": _topics(pipeline), "database": stored, "children": _children(pipeline)}

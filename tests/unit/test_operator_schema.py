@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from sensorlog_operator import schema
+from sensorlog_operator import connections, schema
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
 from sensorlog_operator.plans import Refusal
 from sensorlog_operator.schema import DesiredSchema, ObservedSchema, Owner
@@ -172,7 +172,7 @@ def test_a_table_without_its_primary_key_is_refused() -> None:
 )
 def test_database_errors_become_a_reason(error: psycopg.Error, kind: type[PipelineError], reason: Reason) -> None:
     """Each class of failure has a condition of its own."""
-    with pytest.raises(kind) as raised, schema.mapped_errors():
+    with pytest.raises(kind) as raised, connections.mapped_errors():
         raise error
     assert raised.value.reason is reason
 
@@ -182,13 +182,13 @@ def test_no_error_of_psycopg_escapes_unmapped() -> None:
     classes = {c for c in vars(psycopg.errors).values() if isinstance(c, type) and issubclass(c, psycopg.Error)}
     assert len(classes) > 200
     for error in classes:
-        with pytest.raises((NeedsChangeError, UnavailableError)), schema.mapped_errors():
+        with pytest.raises((NeedsChangeError, UnavailableError)), connections.mapped_errors():
             raise error("details")
 
 
 def test_an_unreadable_uri_is_not_repeated() -> None:
     """It holds the password."""
-    with pytest.raises(NeedsChangeError) as raised, schema.connect("postgresql//user:hunter2@host"):
+    with pytest.raises(NeedsChangeError) as raised, connections.connect("postgresql//user:hunter2@host"):
         pass
     assert raised.value.reason is Reason.CONNECTION_URI_INVALID
     assert "hunter2" not in raised.value.message

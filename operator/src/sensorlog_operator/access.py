@@ -15,7 +15,7 @@ from typing import cast
 import psycopg
 
 from sensorlog.credentials import DATABASE_URI
-from sensorlog_operator import logins, manifests, role_changes, schema, workloads
+from sensorlog_operator import connections, logins, manifests, role_changes, workloads
 from sensorlog_operator.connection_uri import password_of, with_login
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, UnavailableError
 from sensorlog_operator.kube import DEPLOYMENT, POD, SECRET, Kube, Object
@@ -104,7 +104,7 @@ class Access:
             return f"The login of {' and '.join(changing)} changes: the old one stays good until no pod uses it."
         return "Ingest and query have a login of their own with no more rights than they need."
 
-    def converge(self, connection: schema.Connection, *, change_roles: bool = True) -> Outcome:
+    def converge(self, connection: connections.Connection, *, change_roles: bool = True) -> Outcome:
         """Bring roles, logins and Secrets forward as far as can be now. PipelineErrors where it is no component's.
 
         Without `change_roles` the logins that there are go on: a rotation does not wait for what a person looks at.
@@ -148,7 +148,9 @@ class Access:
     def _wish(self) -> Wish:
         return Wish(self._pipeline.rotation_request, self._pipeline.rotation_interval)
 
-    def _component(self, connection: schema.Connection, observed: ObservedRoles, component: Component) -> list[Action]:
+    def _component(
+        self, connection: connections.Connection, observed: ObservedRoles, component: Component
+    ) -> list[Action]:
         if self._at_rest(observed, component):
             return self._store(component, observed.names, self._held(component))
         names = observed.names.logins(component)
@@ -186,7 +188,7 @@ class Access:
     def _try(self, component: Component, login: str, password: str) -> None:
         """Connect as the pods will. A replica may have the login a little later than the primary."""
         try:
-            with schema.connect(with_login(self._credentials.database_uri(component), login, password)):
+            with connections.connect(with_login(self._credentials.database_uri(component), login, password)):
                 return
         except PipelineError as e:
             raise UnavailableError(
@@ -215,7 +217,7 @@ class Access:
 
     def _to_store(self, component: Component, names: RoleNames, held: Held) -> list[Action]:
         uri = self._credentials.database_uri(component)
-        with schema.mapped_errors():
+        with connections.mapped_errors():
             uris = {key(s): with_login(uri, names.login(component, s), p) for s, p in held.passwords.items()}
             if component == "query" and primary_fallback(self._pipeline):
                 primary = self._credentials.database_uri()

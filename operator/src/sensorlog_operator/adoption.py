@@ -6,9 +6,10 @@ Tables of the right shape are adopted with their rows. What `schema` compares (t
 from collections.abc import Iterator, Mapping, Sequence
 
 from sensorlog_operator import sql
+from sensorlog_operator.connections import Connection, mapped_errors
 from sensorlog_operator.errors import Reason
 from sensorlog_operator.plans import Refusal
-from sensorlog_operator.schema import READINGS, Connection, DesiredSchema, ObservedSchema, Owner, Table, mapped_errors
+from sensorlog_operator.schema import READINGS, DesiredSchema, ObservedSchema, Owner, Table
 
 KINDS: Mapping[str, str] = {
     "v": "a view",

@@ -7,7 +7,7 @@ holds the resource until topics and schema are gone too.
 
 import structlog
 
-from sensorlog_operator import brokers, manifests, role_changes, schema, topics
+from sensorlog_operator import brokers, connections, manifests, role_changes, schema, topics
 from sensorlog_operator.claims import Claim, Claims
 from sensorlog_operator.conditions import Condition, build_status, status_patch
 from sensorlog_operator.errors import NeedsChangeError, PipelineError, Reason, UnavailableError
@@ -78,7 +78,7 @@ class Deletion:
             return False
         credentials = Credentials(self._kube, pipeline)
         kafka_options, database_uri = credentials.kafka_options(), credentials.database_uri()
-        with schema.connect(database_uri) as connection:
+        with connections.connect(database_uri) as connection:
             # First, because the schema says whose they are.
             if schema.belongs(connection, pipeline.schema_name, pipeline.uid):
                 role_changes.drop(connection, pipeline.schema_name)

@@ -14,10 +14,11 @@ from psycopg import sql as pgsql
 
 from sensorlog import durations
 from sensorlog_operator import features_sql, policies, rollups, sql
+from sensorlog_operator.connections import Connection, mapped_errors
 from sensorlog_operator.plans import Action
 from sensorlog_operator.policies import Policy
 from sensorlog_operator.rollups import ObservedRollup
-from sensorlog_operator.schema import READINGS, Connection, Edition, Execute, mapped_errors
+from sensorlog_operator.schema import READINGS, Edition, Execute
 
 OLDEST_VERSION = (2, 14)
 """Of TimescaleDB, whose catalogs are read here."""

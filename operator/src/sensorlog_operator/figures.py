@@ -11,8 +11,9 @@ from sensorlog import durations
 from sensorlog_operator import sql
 from sensorlog_operator.backlog import Backlog
 from sensorlog_operator.conditions import Condition
+from sensorlog_operator.connections import Connection, mapped_errors
 from sensorlog_operator.errors import Reason
-from sensorlog_operator.schema import READINGS, Connection, mapped_errors
+from sensorlog_operator.schema import READINGS
 
 RATE_SECONDS = 60
 """Time that the rate of rows is averaged over. Ingest keeps its batches' times for longer."""

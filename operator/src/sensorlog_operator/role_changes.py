@@ -10,10 +10,11 @@ import structlog
 from psycopg import sql as pgsql
 
 from sensorlog_operator import roles_sql, schema
+from sensorlog_operator.connections import Connection
 from sensorlog_operator.errors import NeedsChangeError, Reason
 from sensorlog_operator.plans import Action, Refusal
 from sensorlog_operator.roles import ObservedRoles, RoleNames, fingerprint, marked, observe, plan
-from sensorlog_operator.schema import Connection, Execute
+from sensorlog_operator.schema import Execute
 
 MOST_ROUNDS = 3
 """What a new role lacks of what everybody may is seen once it exists; then nothing is left to do."""

@@ -17,10 +17,11 @@ from typing import Literal
 from psycopg import sql as pgsql
 
 from sensorlog_operator import roles_sql
+from sensorlog_operator.connections import Connection, mapped_errors
 from sensorlog_operator.errors import Reason
 from sensorlog_operator.models import POSTGRES_IDENTIFIER_BYTES
 from sensorlog_operator.plans import Action, Refusal
-from sensorlog_operator.schema import Connection, Execute, mapped_errors
+from sensorlog_operator.schema import Execute
 
 Component = Literal["ingest", "query"]
 Slot = Literal["a", "b"]

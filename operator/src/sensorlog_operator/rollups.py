@@ -14,9 +14,10 @@ from sensorlog import durations
 from sensorlog import rollups as shape
 from sensorlog.rollups import Partial
 from sensorlog_operator import features_sql, policies
+from sensorlog_operator.connections import Connection
 from sensorlog_operator.plans import Action
 from sensorlog_operator.policies import Policy
-from sensorlog_operator.schema import READINGS, Connection, Execute
+from sensorlog_operator.schema import READINGS, Execute
 
 LONGEST_SCHEDULE = timedelta(hours=1)
 """Between refreshes; until then, queries compute what is new from the readings."""

@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sensorlog_operator import adoption, backlog, brokers, figures, roles, schema, topics
+from sensorlog_operator import adoption, backlog, brokers, connections, figures, roles, schema, topics
 from sensorlog_operator.access import Access
 from sensorlog_operator.backlog import Backlog, Question
 from sensorlog_operator.children import Keda
@@ -184,7 +184,7 @@ class SchemaStep(Step):
         super().__init__(shared)
         self._open = ExitStack()
         self._obstacles: Sequence[Refusal] = ()
-        self.connection: schema.Connection | None = None
+        self.connection: connections.Connection | None = None
         """Open as long as the reconcile runs, for this step and those of the database after it; not for a glance."""
 
     def observe(self) -> None:
@@ -192,7 +192,7 @@ class SchemaStep(Step):
         if known := self._round.known:
             self.observed = known.database.schema
             return
-        self.connection = self._open.enter_context(schema.connect(self._round.credentials.database_uri()))
+        self.connection = self._open.enter_context(connections.connect(self._round.credentials.database_uri()))
         self.observed = schema.observe(self.connection, self._round.pipeline.schema_name)
         self._obstacles = adoption.obstacles(self.connection, self._desired(self._round.pipeline), self.observed)
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import structlog
 
-from sensorlog_operator import backlog, brokers, features, features_step, figures, roles, schema, topics
+from sensorlog_operator import backlog, brokers, connections, features, features_step, figures, roles, schema, topics
 from sensorlog_operator.access import Access
 from sensorlog_operator.backlog import Backlog, Question
 from sensorlog_operator.errors import PipelineError, Reason
@@ -110,8 +110,8 @@ def _rests(pipeline: Pipeline) -> bool:
 
 def _in_database(uri: str, subjects: Sequence[Subject]) -> dict[str, InDatabase]:
     by_schema = {subject.pipeline.schema_name: subject for subject in subjects}
-    with schema.connect(uri) as connection:
-        schema.hurry(connection)
+    with connections.connect(uri) as connection:
+        connections.hurry(connection)
         schemas = divided(list(by_schema), lambda names: schema.observe_each(connection, names))
         whole = [by_schema[name] for name, observed in schemas.items() if observed.is_whole]
         desired = {one.pipeline.schema_name: features_step.desired(one.pipeline) for one in whole}
@@ -168,7 +168,7 @@ def divided(items: Sequence[str], look: Callable[[Sequence[str]], Mapping[str, V
     try:
         return dict(look(items))
     except PipelineError as e:
-        if e.reason in AWAY and not schema.is_held_up(e):
+        if e.reason in AWAY and not connections.is_held_up(e):
             raise
         if len(items) == 1:
             return {}
