@@ -17,7 +17,7 @@ from sensorlog_operator.plans import Refusal
 from sensorlog_operator.roles import Component, RoleNames
 from support.database import Database
 from support.pipelines import MakePipeline, Pipeline
-from support.waiting import wait_for_value
+from support.waiting import wait_for_value, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -89,6 +89,12 @@ def plain(make_pipeline: MakePipeline, database: Database) -> Iterator[Pipeline]
     pipeline = make_pipeline(create_topics=False)
     yield pipeline
     forget(database, pipeline)
+
+
+def answers(uri: str) -> bool:
+    """Return True where the operator gets a connection; PipelineError where it does not."""
+    with connections.connect(uri):
+        return True
 
 
 def forget(database: Database, pipeline: Pipeline) -> None:
@@ -302,3 +308,5 @@ def test_a_database_that_is_away_is_no_fault_of_rights(plain: Pipeline, database
     with database.stopped(), pytest.raises(PipelineError) as caught:
         Admin(database.uri).provision(plain)
     assert caught.value.reason is Reason.DATABASE_UNAVAILABLE
+    # For a while it is remembered that nobody answers, and the tests to come are of the same process.
+    wait_until(lambda: answers(database.uri), deadline=30, what="the database to be tried again")
