@@ -43,10 +43,10 @@ SELECT xact_commit + xact_rollback, sessions FROM pg_stat_database WHERE datname
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """All meters at one moment."""
+class Work:
+    """What an operator has done, since some moment."""
 
-    at: float
+    seconds: float
     cpu_seconds: float
     api: Counter[str]
     """Requests by verb and resource, as the API server counts them."""
@@ -57,29 +57,9 @@ class Reading:
     reconciles: int
 
     def since(self, before: Self) -> "Work":
-        """Return what was done between two readings."""
-        return Work(
-            seconds=self.at - before.at,
-            cpu_seconds=self.cpu_seconds - before.cpu_seconds,
-            api=self.api - before.api,
-            kafka=self.kafka - before.kafka,
-            transactions=self.transactions - before.transactions,
-            sessions=self.sessions - before.sessions,
-            reconciles=self.reconciles - before.reconciles,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What an operator did in a while."""
-
-    seconds: float
-    cpu_seconds: float
-    api: Counter[str]
-    kafka: Counter[str]
-    transactions: int
-    sessions: int
-    reconciles: int
+        """Return what was done between two readings of the meters."""
+        each = ((getattr(self, name), getattr(before, name)) for name in self.__slots__)
+        return Work(*(now - then for now, then in each))
 
     @property
     def cores(self) -> float:
@@ -97,24 +77,23 @@ class Meters:
         self._database = database
         self.own = 0
 
-    def read(self) -> Reading:
-        """Return what they say now."""
+    def read(self) -> Work:
+        """Return what they say now, since some moment that is the same each time."""
         times = self._process.cpu_times()
         ((transactions, sessions),) = self._database.execute(DATABASE_WORK)
         self.own += 1
-        counted = Counter[str]()
+        kafka, reconciles = Counter[str](), 0
         for family in text_string_to_metric_families(self._operator.get("/metrics")[1]):
             for sample in family.samples:
                 if sample.name == KAFKA_REQUESTS:
-                    counted[f"kafka {sample.labels['operation']}"] += int(sample.value)
+                    kafka[sample.labels["operation"]] += int(sample.value)
                 elif sample.name == RECONCILES:
-                    counted["reconciles"] += int(sample.value)
-        reconciles = counted.pop("reconciles", 0)
-        return Reading(
-            at=time.monotonic(),
+                    reconciles += int(sample.value)
+        return Work(
+            seconds=time.monotonic(),
             cpu_seconds=times.user + times.system,
             api=self._api_requests(),
-            kafka=Counter({name.removeprefix("kafka "): count for name, count in counted.items()}),
+            kafka=kafka,
             transactions=transactions - self.own,
             sessions=sessions - self.own,
             reconciles=reconciles,

@@ -112,7 +112,7 @@ class Plant:
     @property
     def table(self) -> str:
         """The table of readings."""
-        return f"slp_{self.pipeline.namespace}_plant.sensor_data".replace("-", "_")
+        return f"{self.pipeline.schema}.sensor_data"
 
     def put(self, proof: Proof) -> None:
         """Write the Secrets."""

@@ -44,12 +44,12 @@ class World:
     @property
     def schema(self) -> str:
         """The schema of the case's pipeline."""
-        return f"slp_{self.namespace}_plant".replace("-", "_")
+        return self.pipeline().schema
 
     @property
     def topic(self) -> str:
         """Its topic of readings."""
-        return f"{self.namespace}.plant.readings"
+        return self.pipeline().topic
 
     def pipeline(self, name: str = "plant") -> OperatedPipeline:
         """Return a pipeline of the namespace."""

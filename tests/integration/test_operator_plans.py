@@ -48,12 +48,12 @@ class Plant:
     @property
     def schema(self) -> str:
         """The pipeline's schema."""
-        return f"slp_{self.pipeline.namespace}_{self.pipeline.name}".replace("-", "_")
+        return self.pipeline.schema
 
     @property
     def topic(self) -> str:
         """The topic of readings."""
-        return f"{self.pipeline.namespace}.{self.pipeline.name}.readings"
+        return self.pipeline.topic
 
     def has_topic(self) -> bool:
         """Return whether the topic of readings exists."""

@@ -39,7 +39,7 @@ class Plant:
 
     def write(self, sensor_id: int) -> None:
         """Store a reading of a sensor on the primary."""
-        schema = f"slp_{self.pipeline.namespace}_{self.pipeline.name}".replace("-", "_")
+        schema = self.pipeline.schema
         statement = f"INSERT INTO {schema}.sensor_data (time, sensor_id) VALUES (now(), %s)"
         self.replicated.primary.execute(statement, [sensor_id])
 

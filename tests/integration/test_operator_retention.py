@@ -48,7 +48,7 @@ def pipeline(
 
 def table(pipeline: OperatedPipeline) -> str:
     """Return the table of readings."""
-    return f"slp_{pipeline.namespace}_{pipeline.name}.sensor_data".replace("-", "_")
+    return f"{pipeline.schema}.sensor_data"
 
 
 def store(pipeline: OperatedPipeline, database: Database, *days: int) -> None:

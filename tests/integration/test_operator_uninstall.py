@@ -178,7 +178,7 @@ def test_the_crd_goes_with_the_pipelines_and_the_operator_goes_on_when_it_is_bac
     returned = start_operator(api_server, tmp_path)
     request.addfinalizer(returned.clean_up)
     wait_until(lambda: api_server.find(CRD) is None, deadline=60, what="the CRD to be gone")
-    schemas = [f"slp_{one.namespace}_plant".replace("-", "_") for one in (armed, going)]
+    schemas = [one.schema for one in (armed, going)]
     assert database.execute("SELECT nspname FROM pg_namespace WHERE nspname = ANY(%s)", [schemas]) == []
     assert let_go(api_server, tmp_path).returncode == 0, "without the CRD there is nothing to let go"
 

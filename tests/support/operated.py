@@ -169,12 +169,22 @@ class OperatedPipeline:
         """Where the resource is."""
         return f"{pipelines_path(self.namespace)}/{self.name}"
 
+    @property
+    def schema(self) -> str:
+        """Its schema, where the resource names no other."""
+        return f"slp_{self.namespace}_{self.name}".replace("-", "_")
+
+    @property
+    def topic(self) -> str:
+        """Its topic of readings, where the resource names no other."""
+        return f"{self.namespace}.{self.name}.readings"
+
     def create(self, **spec: Any) -> "OperatedPipeline":
         """Create the resource."""
         base = {
             "kafka": {
                 "bootstrapServers": self.broker.bootstrap_servers,
-                "readings": {"topic": f"{self.namespace}.{self.name}.readings", "partitions": 4},
+                "readings": {"topic": self.topic, "partitions": 4},
                 "sensors": {"topic": f"{self.namespace}.{self.name}.sensors"},
             },
             "timescale": {"connectionSecretRef": {"name": "timescaledb"}},

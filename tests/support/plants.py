@@ -52,7 +52,7 @@ class Plant:
     @property
     def schema(self) -> str:
         """The pipeline's schema."""
-        return f"slp_{self.pipeline.namespace}_{self.pipeline.name}".replace("-", "_")
+        return self.pipeline.schema
 
     def login(self, component: str) -> str | None:
         """Return the role that the pod template of a component names."""

@@ -17,7 +17,7 @@ RANDOM = ("clusterIP", "clusterIPs", "sensorlog.dev/config-checksum", "sensorlog
 
 def schema_name(pipeline: OperatedPipeline) -> str:
     """Return the pipeline's schema."""
-    return f"slp_{pipeline.namespace}_{pipeline.name}".replace("-", "_")
+    return pipeline.schema
 
 
 def world(pipeline: OperatedPipeline, database: Database, uid: str, *others: tuple[str, str]) -> Object:

@@ -42,6 +42,15 @@ _REJECTED = {
 T = TypeVar("T")
 
 
+Options = tuple[tuple[str, str], ...]
+"""librdkafka's options, sorted: what makes two clients the same."""
+
+
+def hashable(options: Mapping[str, str]) -> Options:
+    """Return options as they tell clients apart."""
+    return tuple(sorted(options.items()))
+
+
 class KafkaAdmin:
     """An admin client that remembers why its connections fail: calls alone only say that they timed out.
 
@@ -49,7 +58,7 @@ class KafkaAdmin:
     """
 
     def __init__(self, options: Mapping[str, str]) -> None:
-        self.way = _way(options)
+        self.way = hashable(options)
         self.trouble = Trouble()
         self.used_at = time.monotonic()
         self._cluster_id = ""
@@ -107,12 +116,12 @@ class _Clients:
     """The clients in use, by their options."""
 
     def __init__(self) -> None:
-        self._clients: dict[tuple[tuple[str, str], ...], KafkaAdmin] = {}
+        self._clients: dict[Options, KafkaAdmin] = {}
         self._lock = threading.Lock()
 
     def get(self, options: Mapping[str, str]) -> KafkaAdmin:
         """Return a client with these options, which is made where there is none."""
-        key = tuple(sorted(options.items()))
+        key = hashable(options)
         with self._lock:
             now = time.monotonic()
             self._clients = {k: c for k, c in self._clients.items() if k == key or now - c.used_at < IDLE_SECONDS}
@@ -130,16 +139,12 @@ _CLIENTS = _Clients()
 _OUTAGES = Outages()
 
 
-def _way(options: Mapping[str, str]) -> str:
-    return repr(sorted(options.items()))
-
-
 def admin(options: Mapping[str, str]) -> KafkaAdmin:
     """Return an admin client for librdkafka `options`, shared between pipelines that have the same ones.
 
     UnavailableError while it is known that no broker answers.
     """
-    _OUTAGES.check(_way(options))
+    _OUTAGES.check(hashable(options))
     return _CLIENTS.get(options)
 
 

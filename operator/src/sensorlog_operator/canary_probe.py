@@ -9,7 +9,8 @@ import grpc
 
 from sensorlog.rpc import logger_pb2 as pb
 from sensorlog.rpc.logger_pb2_grpc import LoggerStub
-from sensorlog_operator.canary_sender import NotSentError, Options, Sender, hashable
+from sensorlog_operator.brokers import Options, hashable
+from sensorlog_operator.canary_sender import NotSentError, Sender
 from sensorlog_operator.canary_tokens import Tokens
 from sensorlog_operator.conditions import Condition
 from sensorlog_operator.errors import PipelineError, Reason

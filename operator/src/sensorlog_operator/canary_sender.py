@@ -1,7 +1,6 @@
 """Puts canaries into topics: one Kafka producer for all pipelines that connect alike."""
 
 import time
-from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -9,20 +8,13 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from sensorlog.canary import HEADER
 from sensorlog.trouble import Trouble, in_words
+from sensorlog_operator.brokers import Options
 
 SEND_SECONDS = 10
 POLL_SECONDS = 0.02
 """How long a thread may not notice that another one has learnt of its canary's delivery."""
 
 VALUE = b"canary"
-
-Options = tuple[tuple[str, str], ...]
-"""librdkafka's options, sorted: what makes two producers the same."""
-
-
-def hashable(options: Mapping[str, str]) -> Options:
-    """Return options as they tell producers apart."""
-    return tuple(sorted(options.items()))
 
 
 class NotSentError(Exception):

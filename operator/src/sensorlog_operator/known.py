@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sensorlog_operator.access import Access
 from sensorlog_operator.backlog import Backlog
+from sensorlog_operator.brokers import Options
 from sensorlog_operator.features import ObservedFeatures
 from sensorlog_operator.figures import Stored
 from sensorlog_operator.models import Pipeline
@@ -27,7 +28,7 @@ class Subject:
     access: Access
     database: str
     """The URI that the operator connects with."""
-    brokers: tuple[tuple[str, str], ...]
+    brokers: Options
     """The options that it connects with."""
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from sensorlog_operator.errors import PipelineError, UnavailableError
@@ -29,10 +30,10 @@ class Outages:
     """
 
     def __init__(self) -> None:
-        self._outages: dict[str, _Outage] = {}
+        self._outages: dict[Hashable, _Outage] = {}
         self._lock = threading.Lock()
 
-    def check(self, way: str) -> None:
+    def check(self, way: Hashable) -> None:
         """Return where there may be an answer; UnavailableError, as it was noted, where it is known that none comes.
 
         Of those who ask about a server that is away, one at a time may try.
@@ -46,14 +47,14 @@ class Outages:
                 return
         raise UnavailableError(outage.error.reason, outage.error.message)
 
-    def note(self, way: str, error: PipelineError) -> None:
+    def note(self, way: Hashable, error: PipelineError) -> None:
         """Remember that a server does not answer."""
         now = time.monotonic()
         with self._lock:
             self._outages = {w: kept for w, kept in self._outages.items() if now - kept.next_try < FORGET_SECONDS}
             self._outages[way] = _Outage(error, now + HOLD_SECONDS)
 
-    def over(self, way: str) -> None:
+    def over(self, way: Hashable) -> None:
         """Remember that a server answers, whatever it says."""
         with self._lock:
             self._outages.pop(way, None)

@@ -94,7 +94,7 @@ def _subject(mirror: Mirror, key: str) -> Subject | None:
         if not _rests(pipeline):
             return None
         credentials = Credentials(mirror, pipeline)
-        options = tuple(sorted(credentials.kafka_options().items()))
+        options = brokers.hashable(credentials.kafka_options())
         access = Access(mirror, pipeline, credentials)
         return Subject(pipeline, credentials, access, credentials.database_uri(), options)
     except PipelineError:
