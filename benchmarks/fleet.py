@@ -211,7 +211,7 @@ def run(fleet: Fleet) -> dict[str, Any]:
             "per_resync": _calls(steady, steady.seconds / plan.resync),
         }
     finally:
-        operator.clean_up()
+        operator.end()
 
 
 def observe(fleet: Fleet, meters: Meters) -> tuple[Work, int]:

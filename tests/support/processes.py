@@ -114,7 +114,13 @@ class ServiceProcess:
         return self.process.wait(deadline)
 
     def clean_up(self) -> None:
-        """End the process whatever state it is in, and print its logs for the report of a failed test."""
+        """End the process, and print its logs for the report of a failed test."""
+        self.end()
+        header = f"--- {self.module}, pid {self.process.pid}, exit {self.process.returncode}:"
+        sys.stdout.write(f"{header}\n{self.logs[-20_000:]}\n")
+
+    def end(self) -> None:
+        """End the process whatever state it is in."""
         if self.is_running:
             self.thaw()  # a frozen process would not hear SIGTERM
             self.send(signal.SIGTERM)
@@ -122,8 +128,6 @@ class ServiceProcess:
                 self.process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self.kill()
-        header = f"--- {self.module}, pid {self.process.pid}, exit {self.process.returncode}:"
-        sys.stdout.write(f"{header}\n{self.logs[-20_000:]}\n")
 
 
 def peak_memory(pid: int) -> int:
